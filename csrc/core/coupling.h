@@ -1,0 +1,129 @@
+// Coupling paths and coefficients as compile-time tables (docs/theory.md, eq. 10-11): terms that are zero do not exist.
+#pragma once
+
+#include <cstddef>
+#include <utility>
+
+#include "coupling_terms.h"
+#include "numeric.h"
+
+namespace symmd {
+inline namespace SYMMD_NAMESPACE {
+
+constexpr int component_count(int degree) { return (degree + 1) * (degree + 1); }
+
+constexpr bool path_allowed(int l1, int l2, int l3) {
+    return l3 <= l1 + l2 && l1 <= l2 + l3 && l2 <= l1 + l3 && (l1 + l2 + l3) % 2 == 0;
+}
+
+constexpr double square_root_of(double x) {
+    double root = x > 1 ? x : 1;
+    for (int step = 0; step < 60; ++step) root = 0.5 * (root + x / root);
+    return root;
+}
+
+// One coefficient: output component c3 += value * (first input, component c1) * (second input, component c2).
+struct CoupledTerm {
+    int path, c1, c2, c3;
+    double value;
+};
+
+// Terms of one path that share c1 and c3: their factor is a number of the edge alone, Σ value * Y[c2].
+struct CoupledGroup {
+    int path, c1, c3, first_term, term_count;
+};
+
+// Every path with l1 <= L1, l2 <= L2, l3 <= L3, in the order l3, l1, l2; `Symmetric` keeps l1 <= l2 only.
+template <int L1, int L2, int L3, bool Symmetric = false>
+struct Coupling {
+    static constexpr bool kept(int l1, int l2, int l3) {
+        return l1 <= L1 && l2 <= L2 && l3 <= L3 && path_allowed(l1, l2, l3) && !(Symmetric && l1 > l2);
+    }
+    static constexpr int count_paths_into(int l3) {
+        int count = 0;
+        for (int l1 = 0; l1 <= L1; ++l1)
+            for (int l2 = 0; l2 <= L2; ++l2) count += kept(l1, l2, l3);
+        return count;
+    }
+    static constexpr int count_paths() {
+        int count = 0;
+        for (int l3 = 0; l3 <= L3; ++l3) count += count_paths_into(l3);
+        return count;
+    }
+    static constexpr int count_terms() {
+        int count = 0;
+        for (const BareTerm& term : bare_terms) count += kept(term.l1, term.l2, term.l3);
+        return count;
+    }
+    static constexpr int path_count = count_paths();
+    static constexpr int term_count = count_terms();
+
+    struct Terms {
+        CoupledTerm at[term_count];
+    };
+    static constexpr Terms make_terms() {
+        Terms terms{};
+        int count = 0, path = -1, seen = -1;
+        for (const BareTerm& term : bare_terms) {
+            if (!kept(term.l1, term.l2, term.l3)) continue;
+            const int key = (term.l3 * 4 + term.l1) * 4 + term.l2;
+            if (key != seen) ++path;
+            seen = key;
+            const double scale = 1.0 / square_root_of(double(count_paths_into(term.l3)));
+            terms.at[count++] = {path, term.l1 * term.l1 + term.m1, term.l2 * term.l2 + term.m2,
+                                 term.l3 * term.l3 + term.m3, scale * term.value};
+        }
+        return terms;
+    }
+    static constexpr Terms terms = make_terms();
+
+    static constexpr bool same_group(const CoupledTerm& a, const CoupledTerm& b) {
+        return a.path == b.path && a.c1 == b.c1 && a.c3 == b.c3;
+    }
+    static constexpr int count_groups() {
+        int count = 0;
+        for (int k = 0; k < term_count; ++k) count += k == 0 || !same_group(terms.at[k], terms.at[k - 1]);
+        return count;
+    }
+    static constexpr int group_count = count_groups();
+    struct Groups {
+        CoupledGroup at[group_count];
+    };
+    static constexpr Groups make_groups() {
+        Groups groups{};
+        int count = -1;
+        for (int k = 0; k < term_count; ++k) {
+            const CoupledTerm& term = terms.at[k];
+            if (k == 0 || !same_group(term, terms.at[k - 1])) {
+                groups.at[++count] = {term.path, term.c1, term.c3, k, 0};
+            }
+            ++groups.at[count].term_count;
+        }
+        return groups;
+    }
+    static constexpr Groups groups = make_groups();
+};
+
+template <class Body, std::size_t... Index>
+inline __attribute__((always_inline)) void unrolled(Body&& body, std::index_sequence<Index...>) {
+    (body(std::integral_constant<int, int(Index)>{}), ...);
+}
+
+// The most terms that are written out one by one. Where speed does not matter, a small number keeps compile times
+// short.
+#ifndef SYMMD_UNROLL
+#define SYMMD_UNROLL 128
+#endif
+
+// body(k) for k = 0 … Count-1: with compile-time k while the code stays small, else in a loop.
+template <int Count, class Body>
+inline __attribute__((always_inline)) void for_each(Body&& body) {
+    if constexpr (Count <= SYMMD_UNROLL) {
+        unrolled(body, std::make_index_sequence<Count>{});
+    } else {
+        for (int k = 0; k < Count; ++k) body(k);
+    }
+}
+
+}  // namespace SYMMD_NAMESPACE
+}  // namespace symmd

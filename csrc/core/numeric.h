@@ -1,0 +1,296 @@
+// Packs of lanes and dual numbers. A kernel written once with these types runs on real numbers, and on dual numbers
+// value + ε slope (ε² = 0), which carry the derivative along one direction (docs/theory.md, eq. 56-57).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+// Code compiled for several instruction sets must not share symbols: each set names its own inner namespace.
+#ifndef SYMMD_NAMESPACE
+#define SYMMD_NAMESPACE portable
+#endif
+
+namespace symmd {
+inline namespace SYMMD_NAMESPACE {
+
+// One pack fills a register of the instruction set that this code is compiled for; at most 16 floats.
+#if defined(__AVX512F__)
+inline constexpr int pack_bytes = 64;
+#elif defined(__AVX__)
+inline constexpr int pack_bytes = 32;
+#else
+inline constexpr int pack_bytes = 16;
+#endif
+
+template <class T>
+struct PackType {
+    typedef T type __attribute__((vector_size(pack_bytes)));
+    typedef T loose __attribute__((vector_size(pack_bytes), aligned(alignof(T)), may_alias));
+};
+template <class T>
+using Pack = typename PackType<T>::type;
+template <class T>
+inline constexpr int lanes = pack_bytes / sizeof(T);
+
+template <class P>
+struct Dual {
+    P value, slope;
+};
+
+template <class S>
+inline constexpr bool is_dual = false;
+template <class P>
+inline constexpr bool is_dual<Dual<P>> = true;
+
+// The number under a dual number, and the pack of a number or a dual number.
+template <class S>
+struct RealType {
+    using type = S;
+};
+template <class P>
+struct RealType<Dual<P>> {
+    using type = P;
+};
+template <class S>
+using RealOf = typename RealType<S>::type;
+
+template <class S>
+struct PackedType {
+    using type = Pack<S>;
+};
+template <class P>
+struct PackedType<Dual<P>> {
+    using type = Dual<Pack<P>>;
+};
+template <class S>
+using PackOf = typename PackedType<S>::type;
+
+template <class A, class B>
+inline auto operator+(Dual<A> a, Dual<B> b) -> Dual<decltype(a.value + b.value)> {
+    return {a.value + b.value, a.slope + b.slope};
+}
+template <class A, class B>
+inline auto operator-(Dual<A> a, Dual<B> b) -> Dual<decltype(a.value - b.value)> {
+    return {a.value - b.value, a.slope - b.slope};
+}
+template <class A, class B>
+inline auto operator*(Dual<A> a, Dual<B> b) -> Dual<decltype(a.value * b.value)> {
+    return {a.value * b.value, a.value * b.slope + a.slope * b.value};
+}
+template <class A, class B>
+inline auto operator/(Dual<A> a, Dual<B> b) -> Dual<decltype(a.value / b.value)> {
+    const auto quotient = a.value / b.value;
+    return {quotient, (a.slope - quotient * b.slope) / b.value};
+}
+template <class A, class B, std::enable_if_t<!is_dual<A>, int> = 0>
+inline auto operator/(A a, Dual<B> b) -> Dual<decltype(a / b.value)> {
+    const auto quotient = a / b.value;
+    return {quotient, -(quotient * b.slope) / b.value};
+}
+template <class A, class B, std::enable_if_t<!is_dual<B>, int> = 0>
+inline auto operator*(Dual<A> a, B b) -> Dual<decltype(a.value * b)> {
+    return {a.value * b, a.slope * b};
+}
+template <class A, class B, std::enable_if_t<!is_dual<A>, int> = 0>
+inline auto operator*(A a, Dual<B> b) -> Dual<decltype(a * b.value)> {
+    return {a * b.value, a * b.slope};
+}
+template <class A, class B, std::enable_if_t<!is_dual<B>, int> = 0>
+inline Dual<A> operator+(Dual<A> a, B b) {
+    return {a.value + b, a.slope};
+}
+template <class A, class B, std::enable_if_t<!is_dual<A>, int> = 0>
+inline Dual<B> operator+(A a, Dual<B> b) {
+    return {a + b.value, b.slope};
+}
+template <class A, class B, std::enable_if_t<!is_dual<B>, int> = 0>
+inline Dual<A> operator-(Dual<A> a, B b) {
+    return {a.value - b, a.slope};
+}
+template <class A, class B, std::enable_if_t<!is_dual<A>, int> = 0>
+inline Dual<B> operator-(A a, Dual<B> b) {
+    return {a - b.value, -b.slope};
+}
+template <class P>
+inline Dual<P> operator-(Dual<P> a) {
+    return {-a.value, -a.slope};
+}
+template <class A, class B>
+inline Dual<A>& operator+=(Dual<A>& a, B b) {
+    a = a + b;
+    return a;
+}
+
+template <class S>
+inline S constant(RealOf<S> number) {
+    if constexpr (is_dual<S>) {
+        return {number, RealOf<S>(0)};
+    } else {
+        return number;
+    }
+}
+
+template <class V>
+inline V zero_pack() {
+    if constexpr (is_dual<V>) {
+        return {zero_pack<RealOf<V>>(), zero_pack<RealOf<V>>()};
+    } else {
+        return V{};
+    }
+}
+
+// What a kernel hands out: the number itself, or its derivative along the direction of the dual numbers.
+template <class P>
+inline P outcome(P number) {
+    return number;
+}
+template <class P>
+inline P outcome(Dual<P> number) {
+    return number.slope;
+}
+template <class P>
+inline P value_of(P number) {
+    return number;
+}
+template <class P>
+inline P value_of(Dual<P> number) {
+    return number.value;
+}
+
+template <class T>
+inline Pack<T> load(const T* from) {
+    return *reinterpret_cast<const typename PackType<T>::loose*>(from);
+}
+template <class T>
+inline void store(T* to, Pack<T> pack) {
+    *reinterpret_cast<typename PackType<T>::loose*>(to) = pack;
+}
+template <class T>
+inline void add_to(T* to, Pack<T> pack) {
+    store<T>(to, load<T>(to) + pack);
+}
+// `slopes` is looked at for dual numbers only.
+template <class S>
+inline PackOf<S> load_with_slope(const RealOf<S>* values, const RealOf<S>* slopes, int64_t at) {
+    if constexpr (is_dual<S>) {
+        return {load<RealOf<S>>(values + at), load<RealOf<S>>(slopes + at)};
+    } else {
+        (void)slopes;
+        return load<S>(values + at);
+    }
+}
+
+template <class T, int Count>
+inline T sum_of_array(const T* numbers) {
+    if constexpr (Count == 2) {
+        return numbers[0] + numbers[1];
+    } else {
+        typedef T half __attribute__((vector_size(Count / 2 * sizeof(T))));
+        half first, second;
+        std::memcpy(&first, numbers, sizeof(half));
+        std::memcpy(&second, numbers + Count / 2, sizeof(half));
+        const half sum = first + second;
+        T rest[Count / 2];
+        std::memcpy(rest, &sum, sizeof(half));
+        return sum_of_array<T, Count / 2>(rest);
+    }
+}
+template <class T>
+inline T sum_of_lanes(Pack<T> pack) {
+    T numbers[lanes<T>];
+    std::memcpy(numbers, &pack, sizeof(pack));
+    return sum_of_array<T, lanes<T>>(numbers);
+}
+
+// Lane k of the result is lane index[k] of the pack.
+template <class T>
+using PackIndex = Pack<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>>;
+template <class P, class I>
+inline P select_lanes(P pack, I index) {
+    if constexpr (is_dual<P>) {
+        return {__builtin_shuffle(pack.value, index), __builtin_shuffle(pack.slope, index)};
+    } else {
+        return __builtin_shuffle(pack, index);
+    }
+}
+// Indices from the number of lanes on mean `second`.
+template <class P, class I>
+inline P select_lanes_of_two(P first, P second, I index) {
+    if constexpr (is_dual<P>) {
+        return {__builtin_shuffle(first.value, second.value, index),
+                __builtin_shuffle(first.slope, second.slope, index)};
+    } else {
+        return __builtin_shuffle(first, second, index);
+    }
+}
+
+template <class T>
+inline T square_root(T x) {
+    return __builtin_sqrt(x);
+}
+template <class T>
+inline Dual<T> square_root(Dual<T> x) {
+    const T root = __builtin_sqrt(x.value);
+    return {root, x.slope / (root + root)};
+}
+
+// exp for |x| < 80, by 2^n times a polynomial of the remainder; relative error of a few ulp.
+template <class T>
+inline Pack<T> exponential(Pack<T> x) {
+    using Integer = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+    constexpr int mantissa = sizeof(T) == 4 ? 23 : 52, bias = sizeof(T) == 4 ? 127 : 1023;
+    constexpr T high = sizeof(T) == 4 ? T(0.693145751953125) : T(6.93147180369123816490e-01);
+    constexpr T low = sizeof(T) == 4 ? T(1.42860682030941723212e-6) : T(1.90821492927058770002e-10);
+    const Pack<T> scaled = x * T(1.4426950408889634074);
+    const Pack<Integer> whole = __builtin_convertvector(scaled + (scaled < T(0) ? T(-0.5) : T(0.5)), Pack<Integer>);
+    const Pack<T> n = __builtin_convertvector(whole, Pack<T>);
+    const Pack<T> r = (x - n * high) - n * low;
+    constexpr int degree = sizeof(T) == 4 ? 7 : 13;
+    constexpr double inverse_factorial[14] = {
+        1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
+        1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
+    Pack<T> series = Pack<T>{} + T(inverse_factorial[degree]);
+    for (int power = degree - 1; power >= 0; --power) series = series * r + T(inverse_factorial[power]);
+    const Pack<Integer> bits = (whole + Integer(bias)) << mantissa;
+    Pack<T> scale;
+    std::memcpy(&scale, &bits, sizeof(scale));
+    return series * scale;
+}
+
+template <class V>
+struct PackReal;  // the number type of a pack of reals
+template <>
+struct PackReal<Pack<float>> {
+    using type = float;
+};
+template <>
+struct PackReal<Pack<double>> {
+    using type = double;
+};
+
+template <class V>
+inline V exponential_of(V x) {
+    if constexpr (is_dual<V>) {
+        using P = RealOf<V>;
+        const P e = exponential<typename PackReal<P>::type>(x.value);
+        return {e, e * x.slope};
+    } else {
+        return exponential<typename PackReal<V>::type>(x);
+    }
+}
+
+template <class V>
+inline V hyperbolic_tangent(V x) {
+    if constexpr (is_dual<V>) {
+        const auto t = hyperbolic_tangent(x.value);
+        return {t, (1 - t * t) * x.slope};
+    } else {
+        using T = typename PackReal<V>::type;
+        const V bounded = x > T(20) ? V{} + T(20) : (x < T(-20) ? V{} - T(20) : x);
+        return T(1) - T(2) / (exponential<T>(bounded + bounded) + T(1));
+    }
+}
+
+}  // namespace SYMMD_NAMESPACE
+}  // namespace symmd

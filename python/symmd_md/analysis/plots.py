@@ -1,0 +1,95 @@
+"""Learning curves and parity plots, drawn without a display."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from symmd_md.analysis.errors import Evaluation, Pairs
+from symmd_md.train.files import write_atomically
+
+MOST_POINTS = 20_000
+"""Points in one panel; more only make the file larger."""
+
+LOG_EPOCHS = 20
+"""From this many epochs on the epoch axis is logarithmic."""
+
+
+def draw_learning_curve(rows: Sequence[dict[str, float]], path: Path) -> None:
+    """Root-mean-square errors of energy and forces against the epoch, from the rows of ``log.csv``."""
+    figure, panels = _panels(2)
+    quantities = (
+        ("energy_rmse_meV_per_atom", "energy RMSE (meV/atom)"),
+        ("forces_rmse_meV_per_A", "force RMSE (meV/Å)"),
+    )
+    epochs = [row["epoch"] for row in rows]
+    for panel, (column, label) in zip(panels, quantities, strict=True):
+        for part, colour in (("train", "tab:grey"), ("valid", "tab:blue")):
+            values = [row[f"{part}_{column}"] for row in rows]
+            known = [(x, y) for x, y in zip(epochs, values, strict=True) if y > 0 and not math.isnan(y)]
+            if known:
+                marker = "o" if len(known) == 1 else None
+                panel.plot(*zip(*known, strict=True), color=colour, linewidth=1.2, marker=marker, label=part)
+                panel.set_yscale("log")
+                for formatter in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
+                    formatter(LogFormatter(minor_thresholds=(1.5, 0.6)))
+        if len(rows) >= LOG_EPOCHS:
+            panel.set_xscale("log")
+        panel.set_xlabel("epoch")
+        panel.set_ylabel(label)
+        panel.grid(True, which="both", alpha=0.2)
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(frameon=False)
+    _save(figure, path)
+
+
+def draw_parity(evaluation: Evaluation, path: Path) -> None:
+    """Predictions against labels: energy (eV/atom), forces (eV/Å), stress (eV/Å³), where there are labels."""
+    quantities = [
+        ("energy", "eV/atom", "meV/atom", evaluation.energy_per_atom),
+        ("force", "eV/Å", "meV/Å", evaluation.forces),
+        ("stress", "eV/Å³", "meV/Å³", evaluation.stress),
+    ]
+    quantities = [item for item in quantities if item[3].count]
+    figure, panels = _panels(max(1, len(quantities)))
+    for panel, (name, unit, error_unit, pairs) in zip(panels, quantities, strict=False):
+        if name == "force":
+            for element in evaluation.elements():
+                _scatter(panel, evaluation.forces_of(element), element)
+            panel.legend(frameon=False, markerscale=4, loc="lower right")
+        else:
+            _scatter(panel, pairs, None)
+        low, high = float(pairs.label.min()), float(pairs.label.max())
+        panel.plot([low, high], [low, high], color="black", linewidth=0.7, zorder=0)
+        panel.locator_params(nbins=5)
+        panel.ticklabel_format(useOffset=False)
+        panel.set_xlabel(f"{name}, label ({unit})")
+        panel.set_ylabel(f"{name}, predicted ({unit})")
+        panel.set_title(f"MAE {pairs.mae:.3g}, RMSE {pairs.rmse:.3g} {error_unit}", fontsize=9)
+    _save(figure, path)
+
+
+def _scatter(panel: Axes, pairs: Pairs, label: str | None) -> None:
+    step = max(1, -(-pairs.count // MOST_POINTS))
+    shown = np.arange(0, pairs.count, step)
+    panel.plot(pairs.label[shown], pairs.prediction[shown], ".", markersize=2, label=label, rasterized=True)
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(4.2 * count, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(np.atleast_1d(figure.subplots(1, count)))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    write_atomically(path, buffer.getvalue())

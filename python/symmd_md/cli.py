@@ -1,0 +1,162 @@
+"""The command ``symmd``: train, evaluate, describe. Commands import the heavy packages that they need."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from symmd_md import __version__
+from symmd_md.errors import SymmdError
+
+application = typer.Typer(
+    name="symmd",
+    help="Symmetry-equivariant transformer potentials: train, evaluate, run. Units: eV, Å, eV/Å, eV/Å³.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_commands = typer.Typer(help="Look at and convert structure files.", no_args_is_help=True)
+application.add_typer(data_commands, name="data")
+
+EnergyKey = Annotated[str | None, typer.Option(help="Name of the energy label (eV) in the file.")]
+ForcesKey = Annotated[str | None, typer.Option(help="Name of the force label (eV/Å) in the file.")]
+StressKey = Annotated[str | None, typer.Option(help="Name of the stress label (eV/Å³) in the file.")]
+
+
+def main() -> None:
+    """Run the command line; an error that the user can cause is one line on stderr and exit code 2."""
+    try:
+        application()
+    except SymmdError as error:
+        print(f"symmd: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"symmd {__version__}")
+        raise typer.Exit()
+
+
+@application.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@application.command("train")
+def train_command(
+    config: Annotated[Path, typer.Argument(help="YAML file with the sections model, data and training.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder of the run; absent: runs/ and the name of CONFIG."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from last.ckpt in the folder, bit for bit.")
+    ] = False,
+) -> None:
+    """Train a network; errors are in meV/atom, meV/Å and meV/Å³. Runs under torchrun, for several GPUs."""
+    from symmd_md.train import read_run_config, train
+
+    train(read_run_config(config), output or Path("runs") / config.stem, resume)
+
+
+@application.command("eval")
+def eval_command(
+    model: Annotated[Path, typer.Argument(help="Checkpoint: best.ckpt or last.ckpt of a run.")],
+    data: Annotated[
+        Path, typer.Argument(help="Labelled structures: energy in eV, forces in eV/Å, stress in eV/Å³.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for errors.json and parity.png; absent: only the table."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Structures evaluated together.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU that is there.")] = "auto",
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
+) -> None:
+    """Mean absolute and root-mean-square errors in meV/molecule, meV/atom, meV/Å and meV/Å³, also by element.
+
+    Label names are those of the training data unless given.
+    """
+    from rich.console import Console
+
+    from symmd_md.analysis.report import evaluate_checkpoint, write_report
+
+    keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
+    evaluation = evaluate_checkpoint(model, data, batch_size, device, keys)
+    Console().print(evaluation.table())
+    if output is not None:
+        print("written: " + ", ".join(str(path) for path in write_report(evaluation, model, data, output)))
+
+
+@application.command("info")
+def info_command(
+    path: Annotated[Path, typer.Argument(help="Configuration (YAML) or checkpoint.")],
+    neighbours: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Neighbours of an atom, for the FLOPs; absent: the checkpoint's n̄, else 20.",
+        ),
+    ] = None,
+) -> None:
+    """Hyperparameters, parameters and FLOPs per atom by layer and part.
+
+    Of a checkpoint also E0 (eV), the energy scale σ (eV), the mean neighbour count n̄, and how it was trained.
+    """
+    from symmd_md.analysis.description import describe
+
+    describe(path, neighbours)
+
+
+@application.command("demo")
+def demo_command(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for everything the demo makes.")
+    ] = Path("demo"),
+) -> None:
+    """Make a small data set, train a small model on it, and draw its learning curve; minutes on a laptop."""
+    from symmd_md.demo import run_demo
+
+    run_demo(output)
+
+
+@data_commands.command("convert")
+def convert_command(
+    source: Annotated[Path, typer.Argument(help="Extended XYZ, npz, or whatever ASE reads.")],
+    target: Annotated[Path, typer.Argument(help="HDF5 file to write, name ending in .h5.")],
+    energy_key: Annotated[str, typer.Option(help="Name of the energy label (eV).")] = "energy",
+    forces_key: Annotated[str, typer.Option(help="Name of the force label (eV/Å).")] = "forces",
+    stress_key: Annotated[str, typer.Option(help="Name of the stress label (eV/Å³).")] = "stress",
+) -> None:
+    """Write structures and labels (eV, Å) into an HDF5 store, for sets larger than memory."""
+    from symmd_md.data import convert
+
+    count = convert(source, target, energy_key, forces_key, stress_key)
+    print(f"{target}: {count} structures")
+
+
+@data_commands.command("summary")
+def summary_command(
+    path: Annotated[Path, typer.Argument(help="Structure file, or the YAML file of a run.")],
+    cutoff: Annotated[
+        float, typer.Option(min=0.5, max=20.0, help="Neighbour cutoff for a structure file (Å).")
+    ] = 5.0,
+) -> None:
+    """Counts, labels and ranges: energy (eV/atom), forces (eV/Å), neighbours, composition."""
+    from symmd_md.analysis.description import summarise_data
+
+    summarise_data(path, cutoff)
+
+
+if __name__ == "__main__":
+    main()

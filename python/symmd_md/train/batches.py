@@ -1,0 +1,75 @@
+"""The order of structures in an epoch and the batches made of them, as pure functions of seed and epoch.
+
+Nothing is drawn while a run goes on: a resumed run, or one on several processes, sees the same batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from symmd_md.data import GraphDataset, collate, random_rotation
+from symmd_md.model import AtomBatch
+
+KEPT_STRUCTURES_BYTES = 4 * 2**30
+"""Converted graphs are kept up to this size, so that a set larger than memory is still streamed."""
+
+
+def seeded_generator(*names: int | str) -> torch.Generator:
+    """A generator that depends on all ``names`` (seed, purpose, epoch, ...) and on nothing else."""
+    digest = hashlib.sha256(" ".join(map(str, names)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The structures of each global batch of an epoch (counted from 0)."""
+    order = torch.randperm(count, generator=seeded_generator("order", seed, epoch)).tolist()
+    return consecutive_batches(order, batch_size)
+
+
+def consecutive_batches(order: list[int], batch_size: int) -> list[list[int]]:
+    """``order`` cut into pieces of ``batch_size``; the last may be shorter."""
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def in_precision(batch: AtomBatch, dtype: torch.dtype) -> AtomBatch:
+    """The batch in ``dtype``, but for energy labels: a total energy of 10⁴ eV needs fp64 to hold a meV."""
+    converted = batch.to(dtype=dtype)
+    converted.energy = batch.energy
+    return converted
+
+
+class BatchSource:
+    """Batches of a data set in the precision and on the device of the network."""
+
+    def __init__(self, dataset: GraphDataset, dtype: torch.dtype, device: torch.device) -> None:
+        self.dataset, self.dtype, self.device = dataset, dtype, device
+        self.kept: dict[int, AtomBatch] = {}
+        self.kept_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def structure(self, index: int) -> AtomBatch:
+        """One structure in the network's precision, kept once converted."""
+        item = self.kept.get(index)
+        if item is None:
+            item = in_precision(self.dataset[index], self.dtype)
+            if self.kept_bytes < KEPT_STRUCTURES_BYTES:
+                self.kept[index] = item
+                self.kept_bytes += _bytes(item)
+        return item
+
+    def batch(self, indices: list[int], rotation: torch.Generator | None = None) -> AtomBatch:
+        """The structures ``indices`` together, each turned at random if a generator is given."""
+        batch = collate([self.structure(index) for index in indices])
+        if rotation is not None:
+            batch = random_rotation(batch, rotation)
+        return batch if self.device.type == "cpu" else batch.to(device=self.device)
+
+
+def _bytes(batch: AtomBatch) -> int:
+    tensors = [value for value in vars(batch).values() if isinstance(value, Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,165 @@
+"""The command line: what it prints, what it writes, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from symmd_md import __version__, cli
+from training_cases import child_environment, make_frames, run_mapping, symmd_command, write_frames
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_frames(tmp_path / "data.xyz", make_frames())
+
+
+@pytest.fixture
+def configuration(tmp_path: Path, data: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(run_mapping(data, max_epochs=1)))
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """Exit code of ``symmd`` with these arguments, in this process."""
+    monkeypatch.setattr(sys, "argv", ["symmd", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"symmd {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "units"),
+    [
+        ("train", "meV/atom"),
+        ("eval", "meV/molecule"),
+        ("info", "FLOPs per atom"),
+        ("demo", "-o"),
+        ("data convert", "eV"),
+        ("data summary", "eV/atom"),
+    ],
+)
+def test_every_command_explains_itself_with_units(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, units: str
+) -> None:
+    assert run(monkeypatch, *command.split(), "--help") == 0
+    assert units in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_imports_no_heavy_package() -> None:
+    heavy = ("torch", "e3nn", "ase", "matplotlib")
+    code = f"import sys, symmd_md.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=child_environment(), check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_train_eval_info_and_summary(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    configuration: Path,
+    data: Path,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    output = tmp_path / "run"
+    assert run(monkeypatch, "train", configuration, "-o", output) == 0
+    printed = capsys.readouterr().out
+    assert "epoch 1/1 | train RMSE E" in printed
+    assert "meV/Å" in printed
+    assert run(monkeypatch, "eval", output / "best.ckpt", data, "-o", tmp_path / "report") == 0
+    printed = capsys.readouterr().out
+    assert "forces on H" in printed
+    assert json.loads((tmp_path / "report" / "errors.json").read_text())["structures"] == 10
+    for path in (output / "best.ckpt", configuration):
+        assert run(monkeypatch, "info", path) == 0
+        printed = capsys.readouterr().out
+        assert "FLOPs per atom" in printed
+        assert "channels" in printed
+    for path in (data, configuration):
+        assert run(monkeypatch, "data", "summary", path) == 0
+        assert "energy per atom (eV)" in capsys.readouterr().out
+
+
+def test_info_of_a_checkpoint_names_its_constants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], configuration: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    run(monkeypatch, "train", configuration, "-o", tmp_path / "run")
+    capsys.readouterr()
+    assert run(monkeypatch, "info", tmp_path / "run" / "last.ckpt", "--neighbours", "12") == 0
+    printed = capsys.readouterr().out
+    for part in ("E0 of H", "energy scale σ", "mean neighbours n̄", "12.0 neighbours", "torch_version"):
+        assert part in printed
+
+
+def test_the_default_folder_is_named_after_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configuration: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "train", configuration) == 0
+    assert (tmp_path / "runs" / "small" / "best.ckpt").exists()
+
+
+def test_convert_writes_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data: Path
+) -> None:
+    assert run(monkeypatch, "data", "convert", data, tmp_path / "data.h5") == 0
+    assert "10 structures" in capsys.readouterr().out
+    assert run(monkeypatch, "data", "summary", tmp_path / "data.h5") == 0
+    assert "structures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "absent.yaml"], "configuration file absent.yaml does not exist"),
+        (["eval", "absent.ckpt", "absent.xyz"], "checkpoint absent.ckpt does not exist"),
+        (["info", "absent.ckpt"], "checkpoint absent.ckpt does not exist"),
+        (["info", "absent.yaml"], "configuration file absent.yaml does not exist"),
+        (["data", "summary", "absent.xyz"], "absent.xyz"),
+        (["data", "convert", "absent.xyz", "x.h5"], "absent.xyz"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("symmd: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_an_error_of_a_child_process_has_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("data: {train: x.xyz}\ntraining: {lerning_rate: 0.1}\n")
+    done = subprocess.run(
+        symmd_command("train", str(path)),
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("symmd: unknown key 'training.lerning_rate'; did you mean 'learning_rate'?")
+    assert "Traceback" not in done.stderr
