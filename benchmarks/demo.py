@@ -11,7 +11,7 @@ import record
 from PIL import Image
 
 from symmd_md.demo import run_demo
-from symmd_md.train.files import write_atomically
+from symmd_md.files import write_atomically
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     ("command", "units"),
     [
         ("train", "meV/atom"),
-        ("eval", "meV/molecule"),
+        ("eval", "meV/structure"),
         ("info", "FLOPs per atom"),
         ("demo", "-o"),
         ("data convert", "eV"),
@@ -163,3 +163,79 @@ def test_an_error_of_a_child_process_has_no_traceback(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("symmd: unknown key 'training.lerning_rate'; did you mean 'learning_rate'?")
     assert "Traceback" not in done.stderr
+
+
+def test_a_path_of_the_wrong_kind_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], configuration: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    assert run(monkeypatch, "train", configuration, "-o", tmp_path / "run") == 0
+    capsys.readouterr()
+    for arguments, message in (
+        (["train", "."], "configuration file . cannot be read: Is a directory"),
+        (["train", configuration, "-o", taken], f"{taken}"),
+        (["eval", "run/best.ckpt", "data.xyz", "-o", taken], f"{taken}"),
+    ):
+        assert run(monkeypatch, *arguments) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("symmd: ")
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, configuration: Path) -> None:
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); "
+    limited += "from symmd_md import cli; cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", limited, "train", str(configuration), "-o", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+    )
+    assert done.returncode == 2
+    assert done.stderr == "symmd: File too large\n"
+    assert not list((tmp_path / "run").glob("*.ckpt"))
+    assert not list((tmp_path / "run").glob(".*.partial"))
+
+
+def test_eval_writes_beside_the_checkpoint_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], configuration: Path
+) -> None:
+    assert run(monkeypatch, "train", configuration, "-o", tmp_path / "run") == 0
+    assert run(monkeypatch, "eval", tmp_path / "run" / "best.ckpt", tmp_path / "data.xyz") == 0
+    folder = tmp_path / "run" / "eval_data"
+    assert {path.name for path in folder.iterdir()} == {"errors.json", "parity.png"}
+    assert f"written: {folder / 'errors.json'}" in capsys.readouterr().out
+
+
+def test_info_with_no_neighbours_counts_none_and_shows_forces(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], configuration: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert run(monkeypatch, "info", configuration, "--neighbours", "0") == 0
+    printed = capsys.readouterr().out
+    assert "(0.0 neighbours" in printed
+    assert "for the energy" in printed
+    assert "for forces, more" in printed
+
+
+def test_summary_takes_label_names_and_counts_unlabelled_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], configuration: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    frames = make_frames()
+    for atoms in frames:
+        energy, atoms.calc = atoms.get_potential_energy(), None
+        atoms.info["dft"] = energy
+    del frames[0].info["dft"]
+    path = write_frames(tmp_path / "named.xyz", frames)
+    for arguments, unlabelled in (([], 10), (["--energy-key", "dft"], 1)):
+        assert run(monkeypatch, "data", "summary", path, *arguments) == 0
+        cells = [line.split("│") for line in capsys.readouterr().out.splitlines()]
+        rows = {row[1].strip(): row[2].strip() for row in cells if len(row) > 2}
+        assert rows["structures without a label"] == str(unlabelled)
+        assert rows["energy labels"] == str(10 - unlabelled)
+    assert run(monkeypatch, "data", "summary", configuration, "--energy-key", "dft") == 2
+    assert "names its labels itself; remove --energy-key" in capsys.readouterr().err

@@ -207,8 +207,18 @@ def test_random_rotation_turns_each_structure_as_one() -> None:
     again = random_rotation(batch, torch.Generator().manual_seed(5))
     assert torch.equal(again.positions, turned.positions)
     single = random_rotation(batch.to(dtype=torch.float32), torch.Generator().manual_seed(5))
-    assert single.positions.dtype == torch.float32
-    torch.testing.assert_close(single.positions.double(), turned.positions, atol=1e-5, rtol=0)
+    assert torch.equal(single.positions, turned.positions)  # float64 at every precision of the labels
+    assert single.forces.dtype == single.stress.dtype == torch.float32
+    torch.testing.assert_close(single.forces[:4].double(), turned.forces[:4], atol=1e-5, rtol=0)
+    torch.testing.assert_close(single.stress[0].double(), turned.stress[0], atol=1e-5, rtol=0)
+
+
+def test_labels_of_lower_precision_stay_so_in_a_batch_with_absent_ones() -> None:
+    frames = [crystal(1, 4), crystal(2, 4, energy=1.0, forces=np.ones((4, 3)), stress=STRESS)]
+    batch = collate([build_graph(frame, SPECIES, 4.5).to(dtype=torch.float32) for frame in frames])
+    assert batch.energy.dtype == batch.forces.dtype == batch.stress.dtype == torch.float32
+    assert batch.forces.isnan().any(dim=1).tolist() == 4 * [True] + 4 * [False]
+    assert batch.stress.isnan().any(dim=(1, 2)).tolist() == [True, False]
 
 
 def test_random_rotations_are_uniform() -> None:
@@ -243,3 +253,10 @@ def test_dataset_builds_each_graph_once_within_its_bound() -> None:
     torch.testing.assert_close(uncached[0].edge_shift, dataset[1].edge_shift)
     with pytest.raises(IndexError):
         dataset[3]
+
+
+def test_kept_graph_shares_the_memory_of_its_frame() -> None:
+    frame = crystal(1, 4, forces=np.ones((4, 3)))
+    graph = GraphDataset([frame], SPECIES, 4.0)[0]
+    assert graph.positions.data_ptr() == frame.positions.ctypes.data
+    assert graph.forces.data_ptr() == frame.forces.ctypes.data

@@ -72,6 +72,7 @@ def test_saved_split_is_used_again_and_refused_when_anything_changed(tmp_path: P
     assert len(saved["sha256"][0]) == 64
     assert sources(prepare(config, MODEL, tmp_path / "run")) == first
 
+    (tmp_path / "run" / "last.ckpt").touch()  # training has begun
     saved["train"], saved["valid"] = saved["train"][1:], saved["train"][:1]
     split_file.write_text(json.dumps(saved))
     assert len(prepare(config, MODEL, tmp_path / "run").train) == 19  # the file decides, not the seed
@@ -86,6 +87,93 @@ def test_saved_split_is_used_again_and_refused_when_anything_changed(tmp_path: P
     split_file.write_text("{")
     with pytest.raises(DataError, match=r"split\.json: expected a saved split, found a damaged file"):
         prepare(config, MODEL, tmp_path / "run")
+
+
+def test_failed_start_leaves_no_split_and_a_corrected_one_succeeds(tmp_path: Path) -> None:
+    path = molecules(tmp_path / "set.xyz")
+    whole = path.read_text()
+    path.write_text(whole + '1\nenergy=-13.5 Lattice="4 0 0 0 4 0 0 0 4"\nH 0 0 0\n')
+    config = DataConfig(train=path, train_size=25, valid_size=6)
+    with pytest.raises(DataError, match=r"set\.xyz, frame 30: expected forces"):
+        prepare(config, MODEL, tmp_path / "run")
+    assert not (tmp_path / "run" / "split.json").exists()
+    path.write_text(whole)
+    assert len(prepare(DataConfig(train=path), MODEL, tmp_path / "run").train) == 27
+
+
+def test_split_of_a_folder_without_training_is_drawn_again(tmp_path: Path) -> None:
+    path = molecules(tmp_path / "set.xyz")
+    prepare(DataConfig(train=path), MODEL, tmp_path)
+    molecules(path, 20)
+    assert len(prepare(DataConfig(train=path, seed=1, train_size=4), MODEL, tmp_path).train) == 4
+    assert json.loads((tmp_path / "split.json").read_text())["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "indices", "message"),
+    [
+        ("train", [3, 30], r"expected 'train' to list, each once, .* found 30"),
+        ("train", [3, -1], r"expected 'train' .* found -1"),
+        ("train", [3, 1.5], r"expected 'train' .* found 1\.5"),
+        ("train", [3, 4, 3], r"expected 'train' .* found 3 twice"),
+        ("valid", [], r"expected 'valid' .* found \(\)"),
+        ("valid", 3, r"expected 'valid' .* found 3"),
+        ("valid", [30], r"expected 'valid' .* found 30"),
+        ("train", [7, 5], r"expected different frames in 'train' and 'valid', found frame 7 in both"),
+    ],
+)
+def test_edited_split_must_name_different_frames_of_the_data(
+    tmp_path: Path, name: str, indices: Any, message: str
+) -> None:
+    config = DataConfig(train=molecules(tmp_path / "set.xyz"))
+    prepare(config, MODEL, tmp_path)
+    (tmp_path / "last.ckpt").touch()
+    saved = json.loads((tmp_path / "split.json").read_text()) | {"train": [3, 4], "valid": [7]}
+    (tmp_path / "split.json").write_text(json.dumps(saved | {name: indices}))
+    with pytest.raises(DataError, match=r"split\.json: " + message):
+        prepare(config, MODEL, tmp_path)
+
+
+def test_isolated_atoms_cannot_be_put_into_a_split(tmp_path: Path) -> None:
+    config = DataConfig(train=molecules(tmp_path / "set.xyz", atoms=True))
+    prepare(config, MODEL, tmp_path)
+    (tmp_path / "last.ckpt").touch()
+    saved = json.loads((tmp_path / "split.json").read_text()) | {"train": [0, 5], "valid": [7]}
+    (tmp_path / "split.json").write_text(json.dumps(saved))
+    with pytest.raises(DataError, match=r"'train' to list, .* that are not isolated atoms, found 0"):
+        prepare(config, MODEL, tmp_path)
+
+
+def test_file_given_twice_is_refused_and_shared_structures_are_counted(tmp_path: Path) -> None:
+    path, folder = molecules(tmp_path / "set.xyz", 8), tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link.xyz").symlink_to(path)
+    for config in (
+        DataConfig(train=path, valid=path),
+        DataConfig(train=path, valid=folder),
+        DataConfig(train=folder, valid=(path,)),
+    ):
+        with pytest.raises(
+            ConfigurationError, match=r"\.xyz is given twice, in 'data\.train' and in 'data\.valid'; remove"
+        ):
+            prepare(config, MODEL)
+    with pytest.raises(ConfigurationError, match=r"twice, in 'data\.train' and in 'data\.train'"):
+        prepare(DataConfig(train=(path, path)), MODEL)
+    valid = molecules(tmp_path / "valid.xyz", 5)  # the first five of the same molecules
+    valid.write_text(valid.read_text().replace("energy=-", "energy=-1"))
+    summary = prepare(DataConfig(train=path, valid=valid), MODEL).summary
+    assert summary.shared_structures == 5
+    row = list(summary.table().columns[0].cells).index("identical to a training structure")
+    assert list(summary.table().columns[2].cells)[row] == "5"
+    assert prepare(DataConfig(train=path), MODEL).summary.shared_structures == 0
+
+
+def test_kept_graphs_of_both_sets_stay_within_the_bound(tmp_path: Path) -> None:
+    path = molecules(tmp_path / "set.xyz", 2000)
+    prepared = prepare(DataConfig(train=path, cache_megabytes=1), MODEL)
+    kept = [dataset._cached_bytes for dataset in (prepared.train, prepared.valid)]
+    assert all(kept)
+    assert sum(kept) <= 2**20 < len(prepared.train) * 1000
 
 
 def test_separate_validation_file_and_several_training_files(tmp_path: Path) -> None:
@@ -116,8 +204,9 @@ def test_more_frames_than_there_are(tmp_path: Path, sizes: dict[str, int], messa
 
 def test_more_frames_than_the_validation_file_has(tmp_path: Path) -> None:
     path = molecules(tmp_path / "set.xyz", 4)
+    valid = molecules(tmp_path / "valid.xyz", 4)
     with pytest.raises(DataError, match=r"expected at least 5 frames for 'data\.valid_size', found 4"):
-        prepare(DataConfig(train=path, valid=path, valid_size=5), MODEL)
+        prepare(DataConfig(train=path, valid=valid, valid_size=5), MODEL)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +312,9 @@ def test_statistics_of_the_training_frames(tmp_path: Path) -> None:
 def test_energy_only_data_take_their_scale_from_the_energies(tmp_path: Path) -> None:
     path = tmp_path / "helium.xyz"
     path.write_text("".join(f"2\nenergy={2 * k}\nHe 0 0 0\nHe 0 0 1\n" for k in range(6)))
-    config = DataConfig(train=path, valid=path, require_forces=False)
+    valid = tmp_path / "valid.xyz"
+    valid.write_text(path.read_text())
+    config = DataConfig(train=path, valid=valid, require_forces=False)
     assert prepare(config, MODEL).statistics.energy_scale == pytest.approx(np.std(np.arange(6)))
     with pytest.raises(
         DataError, match=r"helium\.xyz, frame 0: expected forces under the key 'forces', found none"
@@ -259,6 +350,7 @@ def test_store_prepares_like_the_file_it_was_made_from(tmp_path: Path) -> None:
     assert from_store.species == from_file.species
     assert from_store.train.indices == from_file.train.indices
     np.testing.assert_array_equal(from_store.train[4].positions, from_file.train[4].positions)
+    (tmp_path / "last.ckpt").touch()
     assert sources(prepare(DataConfig(train=tmp_path / "set.h5"), MODEL, tmp_path)) == sources(from_store)
     molecules(path, 31, atoms=True)
     convert(path, tmp_path / "set.h5")

@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from symmd_md.data import checked_frame, frame_from_atoms, read_frames
+from symmd_md.data import checked_frame, frame_from_atoms, label_keys_found, read_frames, write_store
 from symmd_md.data.keys import LabelKeys
 from symmd_md.errors import DataError
 
@@ -366,3 +366,25 @@ def test_file_that_ase_cannot_read(tmp_path: Path) -> None:
     path.write_text("silicon\nnot-a-number\n")
     with pytest.raises(DataError, match=r"structure\.vasp, frame 0: expected a structure that ASE can read"):
         read_frames(path)
+
+
+def test_names_of_possible_labels_in_every_format(tmp_path: Path) -> None:
+    text = tmp_path / "set.xyz"
+    header = 'Lattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3:dft_forces:R:3 dipole="0 0 1" E=-1'
+    text.write_text(f"1\nenergy=-13.5\nH 0 0 0\n1\n{header}\nH 0 0 0 1 1 1\n")
+    assert label_keys_found(text) == {"energy", "E", "dipole", "dft_forces"}
+    (tmp_path / "set.xyz.gz").write_bytes(gzip.compress(text.read_bytes()))
+    assert label_keys_found(tmp_path / "set.xyz.gz") == label_keys_found(text)
+    (tmp_path / "qm9.xyz").write_text(QM9_TEXT)
+    assert label_keys_found(tmp_path / "qm9.xyz") == {"energy"}
+    atoms = labelled_water()
+    atoms.info["charge"] = 1
+    write(tmp_path / "set.traj", atoms)
+    assert label_keys_found(tmp_path / "set.traj") == {"energy", "forces", "stress", "charge"}
+    write_store(read_frames(tmp_path / "set.xyz"), tmp_path / "set.h5")
+    assert label_keys_found(tmp_path / "set.h5") == {"energy"}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    text.rename(folder / "a.xyz")
+    (tmp_path / "set.traj").rename(folder / "b.traj")
+    assert {"dft_forces", "charge"} <= label_keys_found(folder)

@@ -1,24 +1,19 @@
-"""The HDF5 store: streamed in, read by index, by several workers, and refused when damaged."""
+"""The HDF5 store: streamed in, read by index, and refused when damaged."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader
 
 from symmd_md.data import (
     Frame,
     FrameCollection,
     FrameStore,
-    GraphDataset,
     checked_frame,
-    collate,
     convert,
     read_frames,
     write_store,
@@ -79,25 +74,6 @@ def test_convert_streams_any_file_with_its_keys(tmp_path: Path) -> None:
     assert [found.energy for found in FrameStore(target)] == [0.0, 1.0, 2.0]
     with pytest.raises(DataError, match=r"to end in \.h5 or \.hdf5, found 'set\.lmdb'"):
         convert(source, tmp_path / "set.lmdb")
-
-
-def test_several_workers_read_one_store(tmp_path: Path) -> None:
-    path = tmp_path / "set.h5"
-    write_store(map(frame, range(12)), path)
-    dataset = GraphDataset(FrameStore(path), ("H", "O"), 3.0, cache_bytes=0)
-    expected = collate([dataset[index] for index in range(12)])  # opens the file in this process first
-    loader = DataLoader(dataset, batch_size=3, num_workers=2, collate_fn=collate)
-    found = collate(list(loader))
-    assert torch.equal(found.positions, expected.positions)
-    assert torch.equal(found.edge_sender, expected.edge_sender)
-    torch.testing.assert_close(found.forces, expected.forces, equal_nan=True)
-
-
-def test_pickled_store_opens_its_file_again(tmp_path: Path) -> None:
-    path = tmp_path / "set.h5"
-    write_store(map(frame, range(3)), path)
-    store = FrameStore(path)
-    assert_same(pickle.loads(pickle.dumps(store))[2], frame(2))
 
 
 def test_collection_joins_stores_and_files(tmp_path: Path) -> None:
@@ -161,4 +137,71 @@ def test_damaged_missing_and_foreign_stores_are_refused(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file.attrs["version"] = 99
     with pytest.raises(DataError, match=r"set\.h5, frame 0: expected a store of version 1, found version 99"):
+        FrameStore(path)
+
+
+def atom(name: str, value: object) -> Callable[[h5py.File], None]:
+    """A damage to one value of atom 2, which is the second atom of frame 1."""
+
+    def change(file: h5py.File) -> None:
+        rows = file["atoms"][:]
+        rows[name][2] = value
+        file["atoms"][:] = rows
+
+    return change
+
+
+def record(name: str, value: object) -> Callable[[h5py.File], None]:
+    """A damage to one value of frame 1."""
+
+    def change(file: h5py.File) -> None:
+        rows = file["frames"][:]
+        rows[name][1] = value
+        file["frames"][:] = rows
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (atom("number", 0), "expected atomic numbers from 1 to 118, found 0"),
+        (atom("number", 119), "expected atomic numbers from 1 to 118, found 119"),
+        (atom("position", np.nan), "expected finite positions, found NaN or infinity at atom 1"),
+        (atom("force", np.inf), "expected finite forces, found NaN or infinity at atom 1"),
+        (record("energy", np.inf), "expected finite energy, found NaN or infinity"),
+        (record("stress", [[0, 0, 0], [0, np.nan, 0], [0, 0, 0]]), "expected finite stress"),
+        (record("pbc", 1), "expected a cell at least 0.5 Å thick"),
+        (record("first_atom", 10**9), "truncated or damaged file"),
+        (record("first_atom", -1), "truncated or damaged file"),
+        (
+            lambda file: file["atoms"].resize(2, axis=0),
+            "found a truncated or damaged file .atoms 1 to 3 of 2",
+        ),
+        (lambda file: file["sources"].resize(1, axis=0), "truncated or damaged file"),
+    ],
+)
+def test_damaged_values_name_the_store_and_the_frame(
+    tmp_path: Path, damage: Callable[[h5py.File], None], found: str
+) -> None:
+    path = tmp_path / "set.h5"
+    write_store([frame(4), frame(1), frame(7)], path)  # 1, 2 and 4 atoms; the second and third are open
+    with h5py.File(path, "r+") as file:
+        damage(file)
+    with pytest.raises(DataError, match=rf"set\.h5, frame [01]\b.*: .*{found}"):
+        list(FrameStore(path))
+
+
+def test_foreign_tables_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "set.h5"
+    write_store([frame(1)], path)
+    with h5py.File(path, "r+") as file:
+        del file["atoms"]
+        file["atoms"] = np.zeros(2)
+    with pytest.raises(DataError, match=r"set\.h5, frame 0: expected a whole store, found a truncated"):
+        FrameStore(path)[0]
+    with h5py.File(path, "r+") as file:
+        del file["frames"]
+        file["frames"] = np.zeros(2)
+    with pytest.raises(DataError, match=r"set\.h5, frame 0: expected a store written by 'convert'"):
         FrameStore(path)

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from conftest import RandomAtoms
-from model_cases import CONFIGS, SPECIES, assert_close, make_config, make_network, predict, rotation_matrix
+from model_cases import (
+    CONFIGS,
+    SPECIES,
+    assert_close,
+    graph_of,
+    make_config,
+    make_network,
+    predict,
+    rotation_matrix,
+)
 from symmd_md.model import SymmdNetwork
 
 
@@ -52,6 +61,19 @@ def test_translation(network: SymmdNetwork, structures: list[ase.Atoms]) -> None
     after = predict(network, *structures)
     for name in ("energy", "atom_energy", "forces", "virial", "stress"):
         assert_close(getattr(after, name), getattr(before, name))
+
+
+def test_translation_far_from_the_origin_in_single_precision(random_molecule: RandomAtoms) -> None:
+    network = make_network(make_config())
+    near = random_molecule(atoms=8)
+    far = near.copy()
+    far.translate([1e5, -3e4, 2e5])
+    found = [
+        network.float()(graph_of(atoms, network.config).to(dtype=torch.float32)).forces
+        for atoms in (near, far)
+    ]
+    assert found[0].dtype == torch.float32
+    assert float((found[1] - found[0]).abs().max()) < 1e-5 * float(found[0].abs().max())
 
 
 def test_permutation(network: SymmdNetwork, structures: list[ase.Atoms], rng: np.random.Generator) -> None:

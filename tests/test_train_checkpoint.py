@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from symmd_md.errors import CheckpointError
+from symmd_md.files import remove_leftovers, write_atomically
 from symmd_md.train.checkpoint import read_checkpoint, write_checkpoint
-from symmd_md.train.files import remove_leftovers, write_atomically
 from training_cases import assert_same, child_environment
 
 CONTENT = {

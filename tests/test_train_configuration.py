@@ -67,3 +67,40 @@ def test_changes_that_a_resume_allows_and_refuses(tmp_path: Path) -> None:
     mapping = run_mapping(tmp_path / "other.xyz", seed=5)
     mapping["model"]["channels"] = 32
     assert changed_keys(old, run_config(mapping)) == ["model.channels", "data.train", "training.seed"]
+    assert changed_keys(old, run_config(mapping), moved_data=True) == ["model.channels", "training.seed"]
+    mapping["data"]["train"] = [str(tmp_path / "data.xyz"), str(tmp_path / "more.xyz")]
+    assert "data.train" in changed_keys(old, run_config(mapping), moved_data=True)
+
+
+def test_a_key_given_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {train: x.xyz}\ntraining:\n  batch_size: 5\n  seed: 1\n  batch_size: 8\n")
+    with pytest.raises(
+        ConfigurationError, match=r"config.yaml: the key 'batch_size' is given twice, .* line 5"
+    ):
+        read_run_config(path)
+    path.write_text("a: &a {x: 1}\ndata: {<<: *a, x: 2}\n")
+    with pytest.raises(ConfigurationError, match="unknown key 'a'"):
+        read_run_config(path)
+
+
+def test_a_mapping_that_could_also_be_a_word_is_told_what_is_wrong_in_it() -> None:
+    data = {"train": "x.xyz", "reference_energies": {"H": "abc"}}
+    with pytest.raises(ConfigurationError, match=r"'data.reference_energies.H' must be of type float; found"):
+        run_config({"data": data})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot be read: Is a directory"), ("a: [1\nb: }", "is not valid YAML: while parsing")],
+)
+def test_a_file_that_is_no_configuration_is_one_line(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
+    path = tmp_path
+    if content is not None:
+        path = tmp_path / "wrong.yaml"
+        path.write_text(content)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        read_run_config(path)
+    assert "\n" not in str(caught.value)

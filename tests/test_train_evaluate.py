@@ -12,11 +12,13 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from symmd_md.analysis.errors import Evaluation, evaluate
-from symmd_md.analysis.report import evaluate_checkpoint, write_report
+from symmd_md.analysis.plots import draw_learning_curve
+from symmd_md.analysis.report import evaluate_checkpoint, report_folder, write_report
 from symmd_md.data import build_graph, read_frames
 from symmd_md.errors import ConfigurationError, DataError
 from symmd_md.model import ModelStatistics, SymmdNetwork
 from symmd_md.train import load_network, run_config, train
+from symmd_md.train.logs import COLUMNS
 from training_cases import make_frames, run_mapping, write_frames
 
 
@@ -149,3 +151,50 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, checkpoint: Path, d
     if not torch.cuda.is_available():
         with pytest.raises(ConfigurationError, match="the device is cuda but torch finds no GPU"):
             evaluate_checkpoint(checkpoint, data, device="cuda")
+
+
+def test_predictions_that_are_not_finite_are_refused_by_structure(checkpoint: Path, data: Path) -> None:
+    network, frames = load_network(checkpoint), read_frames(data)
+    for parameter in network.parameters():
+        parameter.mul_(float("nan"))
+    with pytest.raises(DataError, match=r"data.xyz, frame 3: expected finite predictions, found NaN or inf"):
+        evaluate(network, frames[3:])
+
+
+def test_a_file_without_the_labels_asked_for_is_refused(tmp_path: Path, checkpoint: Path, data: Path) -> None:
+    frames = make_frames()
+    for atoms in frames:
+        energy, atoms.calc = atoms.get_potential_energy(), None
+        atoms.info["dft"] = energy
+    path = write_frames(tmp_path / "named.xyz", frames)
+    with pytest.raises(
+        DataError, match=r"the energy key 'energy'; found dft; name the label by --energy-key"
+    ):
+        evaluate_checkpoint(checkpoint, path)
+    with pytest.raises(DataError, match=r"the forces key 'dft_forces'; found .*; name the label by --forces"):
+        evaluate_checkpoint(checkpoint, data, keys={"forces_key": "dft_forces"})
+
+
+def test_energies_are_drawn_above_their_composition(checkpoint: Path, data: Path) -> None:
+    found = evaluate_checkpoint(checkpoint, data)
+    above = found.energy_per_atom.label - found.energy_offset
+    assert abs(above.mean()) < 1e-9  # totals are near −1000 eV
+    assert 0.0 < np.abs(above).max() < 1.0
+
+
+def test_a_learning_curve_has_a_panel_of_stress_where_it_is_there(tmp_path: Path) -> None:
+    stress = [column for column in COLUMNS if "stress" in column]
+    rows = [{**dict.fromkeys(COLUMNS, 1.0), "epoch": float(epoch)} for epoch in range(1, 40)]
+    without = [row | dict.fromkeys(stress, float("nan")) for row in rows]
+    widths = []
+    for name, shown in (("with.png", rows), ("without.png", without)):
+        draw_learning_curve(shown, tmp_path / name)
+        widths.append(int.from_bytes((tmp_path / name).read_bytes()[16:20], "big"))
+    assert widths[0] * 2 == widths[1] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("test.xyz", "eval_test"), ("a.b.xyz.gz", "eval_a.b"), ("folder", "eval_folder")]
+)
+def test_the_report_folder_is_named_after_the_data(name: str, folder: str) -> None:
+    assert report_folder(Path("run/best.ckpt"), Path("data") / name) == Path("run") / folder

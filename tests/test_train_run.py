@@ -20,6 +20,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import symmd_md.kernels
 from symmd_md.data import build_graph, read_frames
@@ -62,6 +63,7 @@ def test_a_run_learns_and_leaves_its_files(tmp_path: Path, data: Path) -> None:
     assert rows[result.best_epoch - 1]["valid_loss"] == best
     names = {path.name for path in output.iterdir()}
     expected = {
+        ".lock",
         "config.yaml",
         "split.json",
         "last.ckpt",
@@ -72,7 +74,10 @@ def test_a_run_learns_and_leaves_its_files(tmp_path: Path, data: Path) -> None:
     }
     assert names == expected
     assert (output / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
-    assert any(path.stat().st_size for path in (output / "tensorboard").iterdir())
+    events = EventAccumulator(str(output / "tensorboard")).Reload()
+    assert {"learning_rate", "minutes", "train/loss", "valid/forces_rmse_meV_per_A"} <= set(
+        events.Tags()["scalars"]
+    )
     resolved = read_run_config(output / "config.yaml")
     assert resolved.model.species == ("H", "C", "O")
 

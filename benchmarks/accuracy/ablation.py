@@ -25,8 +25,8 @@ import record  # noqa: E402
 from run import TEST_FILES, located  # noqa: E402
 
 from symmd_md.analysis.report import evaluate_checkpoint  # noqa: E402
+from symmd_md.files import write_atomically  # noqa: E402
 from symmd_md.train import RunConfig, read_run_config, train  # noqa: E402
-from symmd_md.train.files import write_atomically  # noqa: E402
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

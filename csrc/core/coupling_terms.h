@@ -1,4 +1,4 @@
-// Written by symmd_md.model.coupling_header from e3nn's Wigner 3j symbols; do not edit.
+// Written by write_coupling_terms.py from e3nn's Wigner 3j symbols; do not edit.
 // Real coupling coefficients times sqrt(2 l3 + 1), degrees to 3, parity kept; order l3, l1, l2, m1, m3, m2.
 #pragma once
 

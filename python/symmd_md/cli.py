@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,9 +31,16 @@ def main() -> None:
     """Run the command line; an error that the user can cause is one line on stderr and exit code 2."""
     try:
         application()
-    except SymmdError as error:
-        print(f"symmd: {error}", file=sys.stderr)
+    except (SymmdError, OSError) as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # under torchrun every process has the same error
+            print(f"symmd: {_sentence(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
 
 
 def _print_version(wanted: bool) -> None:
@@ -75,7 +83,11 @@ def eval_command(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder for errors.json and parity.png; absent: only the table."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder for errors.json and parity.png; absent: eval_ and the name of DATA, beside MODEL.",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Structures evaluated together.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes a GPU that is there.")] = "auto",
@@ -83,19 +95,19 @@ def eval_command(
     forces_key: ForcesKey = None,
     stress_key: StressKey = None,
 ) -> None:
-    """Mean absolute and root-mean-square errors in meV/molecule, meV/atom, meV/Å and meV/Å³, also by element.
+    """Mean absolute and RMS errors in meV/structure, meV/atom, meV/Å and meV/Å³, also by element.
 
     Label names are those of the training data unless given.
     """
     from rich.console import Console
 
-    from symmd_md.analysis.report import evaluate_checkpoint, write_report
+    from symmd_md.analysis.report import evaluate_checkpoint, report_folder, write_report
 
     keys = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
     evaluation = evaluate_checkpoint(model, data, batch_size, device, keys)
     Console().print(evaluation.table())
-    if output is not None:
-        print("written: " + ", ".join(str(path) for path in write_report(evaluation, model, data, output)))
+    written = write_report(evaluation, model, data, output or report_folder(model, data))
+    print("written: " + ", ".join(str(path) for path in written))
 
 
 @application.command("info")
@@ -109,7 +121,7 @@ def info_command(
         ),
     ] = None,
 ) -> None:
-    """Hyperparameters, parameters and FLOPs per atom by layer and part.
+    """Hyperparameters, parameters and FLOPs per atom for energy and forces, by layer and part.
 
     Of a checkpoint also E0 (eV), the energy scale σ (eV), the mean neighbour count n̄, and how it was trained.
     """
@@ -151,11 +163,18 @@ def summary_command(
     cutoff: Annotated[
         float, typer.Option(min=0.5, max=20.0, help="Neighbour cutoff for a structure file (Å).")
     ] = 5.0,
+    energy_key: EnergyKey = None,
+    forces_key: ForcesKey = None,
+    stress_key: StressKey = None,
 ) -> None:
-    """Counts, labels and ranges: energy (eV/atom), forces (eV/Å), neighbours, composition."""
+    """Counts, labels and ranges: energy (eV/atom), forces (eV/Å), neighbours, composition.
+
+    Of a YAML file the label names are its own.
+    """
     from symmd_md.analysis.description import summarise_data
 
-    summarise_data(path, cutoff)
+    given = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
+    summarise_data(path, cutoff, {name: key for name, key in given.items() if key is not None})
 
 
 if __name__ == "__main__":

@@ -14,16 +14,38 @@ import yaml
 from symmd_md.errors import ConfigurationError
 
 Configuration = TypeVar("Configuration")
+MERGE_TAG = "tag:yaml.org,2002:merge"
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML takes the last of two equal keys in silence; here the second one is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == MERGE_TAG:
+                continue
+            key = self.construct_object(key_node)
+            if key in seen:
+                line = key_node.start_mark.line + 1
+                raise ConfigurationError(f"the key '{key}' is given twice, again in line {line}; remove one")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Parse a YAML file whose top level is a mapping."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise ConfigurationError(f"configuration file {path} does not exist") from None
+    except OSError as error:
+        raise ConfigurationError(f"configuration file {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"{path} is not valid YAML: {reason}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -77,15 +99,16 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
+        options = [option for option in arguments if option is not type(None)]
         errors = []
-        for option in arguments:
-            if option is type(None):
-                continue
+        for option in options:
             try:
                 return _convert(value, option, name)
             except ConfigurationError as error:
                 errors.append(error)
-        raise errors[0]
+        # The option of the value's own shape is the one that was meant.
+        meant = [error for error, option in zip(errors, options, strict=True) if _same_shape(value, option)]
+        raise (meant or errors)[0]
     if origin is typing.Literal:
         if value in arguments:
             return value
@@ -103,6 +126,12 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
             raise ConfigurationError(f"'{name}' must be a mapping; found {value!r}")
         return {key: _convert(item, arguments[1], f"{name}.{key}") for key, item in value.items()}
     return _convert_scalar(value, hint, name)
+
+
+def _same_shape(value: Any, hint: Any) -> bool:
+    if isinstance(value, dict):
+        return typing.get_origin(hint) is dict or dataclasses.is_dataclass(hint)
+    return isinstance(value, (list, tuple)) and typing.get_origin(hint) in (list, tuple)
 
 
 def _convert_scalar(value: Any, hint: Any, name: str) -> Any:

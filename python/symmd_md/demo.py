@@ -26,8 +26,8 @@ from rich.table import Table
 from symmd_md.analysis.errors import Evaluation
 from symmd_md.analysis.report import evaluate_checkpoint, write_report
 from symmd_md.errors import ConfigurationError
+from symmd_md.files import write_atomically
 from symmd_md.train import read_run_config, train
-from symmd_md.train.files import write_atomically
 from symmd_md.train.progress import counting_bar
 
 LATTICE_CONSTANTS = {"Cu": 3.61, "Au": 4.08}

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from symmd_md.configuration import from_mapping, read_yaml
-from symmd_md.data import FrameCollection, GraphDataset, SetStatistics, prepare, set_statistics
+from symmd_md.data import FrameCollection, GraphDataset, LabelKeys, prepare, set_statistics, set_summary
 from symmd_md.data.frame import formula_symbols
+from symmd_md.errors import ConfigurationError
 from symmd_md.model import ModelConfig, ModelStatistics
 from symmd_md.train.checkpoint import MAGIC, read_checkpoint
 from symmd_md.train.config import read_run_config
@@ -33,7 +34,9 @@ def describe(path: Path, neighbours: float | None, console: Console | None = Non
         config = from_mapping(ModelConfig, read_yaml(path).get("model") or {}, "model")
         console.print(_settings_table("Model", dataclasses.asdict(config)))
         count = len(config.species) or DEFAULT_SPECIES_COUNT
-        console.print(accounting_table(config, neighbours or DEFAULT_NEIGHBOURS, count))
+        console.print(
+            accounting_table(config, DEFAULT_NEIGHBOURS if neighbours is None else neighbours, count)
+        )
     else:
         read_checkpoint(path)
 
@@ -49,7 +52,9 @@ def _describe_checkpoint(path: Path, neighbours: float | None, console: Console)
     statistics = checkpoint_statistics(content)
     console.print(_settings_table("Model", dataclasses.asdict(config)))
     console.print(_statistics_table(config, statistics))
-    console.print(accounting_table(config, neighbours or statistics.mean_neighbours, len(config.species)))
+    if neighbours is None:
+        neighbours = statistics.mean_neighbours
+    console.print(accounting_table(config, neighbours, len(config.species)))
     provenance = dict(content["provenance"])
     errors = provenance.pop("valid_errors") or {}
     provenance |= {f"validation {name}": value for name, value in errors.items()}
@@ -59,8 +64,8 @@ def _describe_checkpoint(path: Path, neighbours: float | None, console: Console)
 
 
 def accounting_table(config: ModelConfig, neighbours: float, species_count: int) -> Table:
-    """Parameters and floating-point operations for energy, per atom, by layer and part."""
-    from symmd_md.model.accounting import account
+    """Parameters and floating-point operations of an atom for energy and for forces, by layer and part."""
+    from symmd_md.analysis.accounting import account
 
     rows = account(config, neighbours=neighbours, species_count=species_count)
     table = Table(
@@ -69,12 +74,17 @@ def accounting_table(config: ModelConfig, neighbours: float, species_count: int)
     table.add_column("layer")
     table.add_column("part")
     table.add_column("parameters", justify="right")
-    table.add_column("FLOPs per atom", justify="right")
+    table.add_column("for the energy", justify="right")
+    table.add_column("for forces, more", justify="right")
     for row in rows:
-        table.add_row(str(row.layer), row.part, f"{row.parameters:,}", f"{row.flops_per_atom:,.0f}")
+        table.add_row(
+            *(str(row.layer), row.part, f"{row.parameters:,}"),
+            *(f"{row.flops_per_atom:,.0f}", f"{row.force_flops_per_atom:,.0f}"),
+        )
     table.add_section()
-    parameters, flops = sum(row.parameters for row in rows), sum(row.flops_per_atom for row in rows)
-    table.add_row("total", "", f"{parameters:,}", f"{flops:,.0f}")
+    energy, forces = sum(row.flops_per_atom for row in rows), sum(row.force_flops_per_atom for row in rows)
+    parameters = sum(row.parameters for row in rows)
+    table.add_row("total", "", f"{parameters:,}", f"{energy:,.0f}", f"{forces:,.0f}")
     return table
 
 
@@ -98,34 +108,21 @@ def _statistics_table(config: ModelConfig, statistics: ModelStatistics) -> Table
     return table
 
 
-def summarise_data(path: Path, cutoff: float, console: Console | None = None) -> None:
+def summarise_data(
+    path: Path, cutoff: float, keys: dict[str, str] | None = None, console: Console | None = None
+) -> None:
     """Print counts, labels and ranges of a structure file (neighbours within ``cutoff`` Å) or run."""
     console = console or Console()
     if path.suffix.lower() in YAML_SUFFIXES:
+        if keys:
+            raise ConfigurationError(
+                f"{path} names its labels itself; remove --{next(iter(keys))}-key or name a structure file"
+            )
         config = read_run_config(path)
         console.print(prepare(config.data, config.model).summary.table())
         return
-    frames = FrameCollection([path])
+    frames = FrameCollection([path], LabelKeys(**(keys or {})))
     numbers = np.unique(np.concatenate([frame.numbers for frame in frames]))
     species = tuple(formula_symbols(numbers))
-    found = set_statistics(GraphDataset(frames, species, cutoff, cache_bytes=0))
-    console.print(_settings_table(f"{path}", set_summary(found, cutoff)))
-
-
-def set_summary(found: SetStatistics, cutoff: float) -> dict[str, str]:
-    """Counts, labels and ranges of one set of structures, by a name with its unit."""
-    low, high = found.energy_per_atom_range
-    fewest, mean, most = found.neighbours
-    return {
-        "structures": str(found.frames),
-        "atoms": f"{found.atoms}, {found.atoms_range[0]} to {found.atoms_range[1]} in a structure",
-        "elements": ", ".join(f"{symbol} {count}" for symbol, count in found.element_counts.items()),
-        "periodic structures": str(found.periodic_frames),
-        "energy labels": str(found.energy_labels),
-        "force labels": str(found.force_labels),
-        "stress labels": str(found.stress_labels),
-        "energy per atom (eV)": f"{low:.4f} to {high:.4f}" if found.energy_labels else "",
-        "force component, RMS (eV/Å)": f"{found.force_rms:.4f}" if found.force_labels else "",
-        "force component, largest (eV/Å)": f"{found.force_max:.4f}" if found.force_labels else "",
-        f"neighbours within {cutoff:g} Å, fewest / mean / most": f"{fewest} / {mean:.1f} / {most}",
-    }
+    found = set_statistics(GraphDataset(frames, species, cutoff, cache_bytes=0), require_labels=False)
+    console.print(_settings_table(f"{path}", set_summary(found)))

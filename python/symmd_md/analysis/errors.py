@@ -13,7 +13,7 @@ from rich.table import Table
 
 from symmd_md.data import Frame, build_graph, collate
 from symmd_md.errors import DataError
-from symmd_md.model import AtomBatch, SymmdNetwork
+from symmd_md.model import AtomBatch, Prediction, SymmdNetwork
 from symmd_md.train.batches import in_precision
 
 FloatArray = NDArray[np.float64]
@@ -58,6 +58,11 @@ class Evaluation:
     """eV/Å, components."""
     stress: Pairs
     """eV/Å³, components."""
+    energy_offset: FloatArray
+    """eV/atom, one for each entry of ``energy_per_atom``: a sum over elements that is fitted to the labels.
+
+    It is the same for all structures of one composition and far larger than any error; pictures take it off.
+    """
     force_element: NDArray[np.str_]
     """Element symbol of the atom of each entry of ``forces``."""
 
@@ -97,7 +102,7 @@ class Evaluation:
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         table.add_column("unit")
         rows = [
-            ("energy", self.energy, "meV/molecule"),
+            ("energy", self.energy, "meV/structure"),
             ("energy per atom", self.energy_per_atom, "meV/atom"),
             ("forces", self.forces, "meV/Å"),
             *((f"forces on {element}", self.forces_of(element), "meV/Å") for element in self.elements()),
@@ -137,15 +142,18 @@ def evaluate(
     """Predict every frame with its network's precision and device; ``seen`` hears how many are done."""
     energy, energy_per_atom, forces, stress = _Collected(), _Collected(), _Collected(), _Collected()
     elements: list[NDArray[np.str_]] = []
+    compositions: list[NDArray[np.int64]] = []
     symbols = np.array(network.config.species)
     structures = 0
-    for batch in _batches(network, frames, batch_size):
+    for batch, sources in _batches(network, frames, batch_size):
         prediction = network(batch, forces=batch.forces is not None, stress=batch.stress is not None)
+        _refuse_not_finite(prediction, batch, sources)
         structures += batch.structure_count
         if batch.energy is not None:
             known = torch.isfinite(batch.energy)
             atoms = batch.atoms_per_structure[known].double()
             energy.add(batch.energy[known], prediction.energy[known])
+            compositions.append(_compositions(batch, len(symbols))[known.cpu().numpy()])
             energy_per_atom.add(batch.energy[known] / atoms, prediction.energy[known] / atoms)
         if batch.forces is not None and prediction.forces is not None:
             known = torch.isfinite(batch.forces).all(-1)
@@ -162,13 +170,48 @@ def evaluate(
         structures=structures,
         energy=energy.pairs(),
         energy_per_atom=energy_per_atom.pairs(),
+        energy_offset=_offset(compositions, energy_per_atom.pairs().label),
         forces=forces.pairs(),
         stress=stress.pairs(),
         force_element=np.concatenate(elements) if elements else np.empty(0, dtype="<U2"),
     )
 
 
-def _batches(network: SymmdNetwork, frames: Iterable[Frame], batch_size: int) -> Iterator[AtomBatch]:
+def _refuse_not_finite(prediction: Prediction, batch: AtomBatch, sources: list[str]) -> None:
+    finite = torch.isfinite(prediction.energy)
+    if prediction.forces is not None:
+        wrong = ~torch.isfinite(prediction.forces).all(-1)
+        finite[batch.structure[wrong]] = False
+    if prediction.stress is not None:
+        finite &= torch.isfinite(prediction.stress).all(-1).all(-1)
+    if not bool(finite.all()):
+        first = sources[int((~finite).nonzero()[0])]
+        raise DataError(
+            f"{first}: expected finite predictions, found NaN or infinity; the model has diverged or the "
+            "structure is far from all that it knows, use another checkpoint or remove the frame"
+        )
+
+
+def _compositions(batch: AtomBatch, species_count: int) -> NDArray[np.int64]:
+    """[B, species] atoms of each species in each structure."""
+    place = batch.structure.cpu().numpy() * species_count + batch.species.cpu().numpy()
+    counts = np.bincount(place, minlength=batch.structure_count * species_count)
+    return counts.reshape(batch.structure_count, species_count)
+
+
+def _offset(compositions: list[NDArray[np.int64]], energy_per_atom: FloatArray) -> FloatArray:
+    if not compositions:
+        return np.empty(0)
+    counts = np.concatenate(compositions)
+    fractions = counts / counts.sum(axis=1, keepdims=True)
+    offset: FloatArray = fractions @ np.linalg.lstsq(fractions, energy_per_atom, rcond=None)[0]
+    return offset
+
+
+def _batches(
+    network: SymmdNetwork, frames: Iterable[Frame], batch_size: int
+) -> Iterator[tuple[AtomBatch, list[str]]]:
+    """Batches and where their structures come from."""
     weight = next(network.parameters())
 
     def made(items: list[AtomBatch]) -> AtomBatch:
@@ -180,10 +223,12 @@ def _batches(network: SymmdNetwork, frames: Iterable[Frame], batch_size: int) ->
         return converted
 
     items: list[AtomBatch] = []
+    sources: list[str] = []
     for frame in frames:
         items.append(build_graph(frame, network.config.species, network.config.cutoff))
+        sources.append(frame.source)
         if len(items) == batch_size:
-            yield made(items)
-            items = []
+            yield made(items), sources
+            items, sources = [], []
     if items:
-        yield made(items)
+        yield made(items), sources

@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from symmd_md.analysis.errors import Evaluation, Pairs
-from symmd_md.train.files import write_atomically
+from symmd_md.files import write_atomically
 
 MOST_POINTS = 20_000
 """Points in one panel; more only make the file larger."""
@@ -24,12 +24,15 @@ LOG_EPOCHS = 20
 
 
 def draw_learning_curve(rows: Sequence[dict[str, float]], path: Path) -> None:
-    """Root-mean-square errors of energy and forces against the epoch, from the rows of ``log.csv``."""
-    figure, panels = _panels(2)
-    quantities = (
+    """Root-mean-square errors against the epoch, from the rows of ``log.csv``; stress where it is there."""
+    quantities = [
         ("energy_rmse_meV_per_atom", "energy RMSE (meV/atom)"),
         ("forces_rmse_meV_per_A", "force RMSE (meV/Å)"),
-    )
+    ]
+    stress = "stress_rmse_meV_per_A3"
+    if any(row[f"{part}_{stress}"] > 0 for row in rows for part in ("train", "valid")):
+        quantities.append((stress, "stress RMSE (meV/Å³)"))
+    figure, panels = _panels(len(quantities))
     epochs = [row["epoch"] for row in rows]
     for panel, (column, label) in zip(panels, quantities, strict=True):
         for part, colour in (("train", "tab:grey"), ("valid", "tab:blue")):
@@ -43,6 +46,11 @@ def draw_learning_curve(rows: Sequence[dict[str, float]], path: Path) -> None:
                     formatter(LogFormatter(minor_thresholds=(1.5, 0.6)))
         if len(rows) >= LOG_EPOCHS:
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            panel.xaxis.set_major_formatter("{x:.0f}")
+            panel.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_xlabel("epoch")
         panel.set_ylabel(label)
         panel.grid(True, which="both", alpha=0.2)
@@ -52,9 +60,14 @@ def draw_learning_curve(rows: Sequence[dict[str, float]], path: Path) -> None:
 
 
 def draw_parity(evaluation: Evaluation, path: Path) -> None:
-    """Predictions against labels: energy (eV/atom), forces (eV/Å), stress (eV/Å³), where there are labels."""
+    """Predictions against labels: energy (eV/atom), forces (eV/Å), stress (eV/Å³), where there are labels.
+
+    Energies are relative to a sum over elements fitted to the labels, beside which no error could be seen.
+    """
+    energy, offset = evaluation.energy_per_atom, evaluation.energy_offset
+    above = Pairs(energy.label - offset, energy.prediction - offset)
     quantities = [
-        ("energy", "eV/atom", "meV/atom", evaluation.energy_per_atom),
+        ("relative energy", "eV/atom", "meV/atom", above),
         ("force", "eV/Å", "meV/Å", evaluation.forces),
         ("stress", "eV/Å³", "meV/Å³", evaluation.stress),
     ]

@@ -10,12 +10,16 @@ import torch
 from symmd_md.analysis.errors import Evaluation, evaluate
 from symmd_md.analysis.plots import draw_parity
 from symmd_md.data import FrameCollection, LabelKeys
-from symmd_md.errors import ConfigurationError
+from symmd_md.data.reading import COMPRESSED
+from symmd_md.errors import ConfigurationError, DataError
+from symmd_md.files import write_atomically
 from symmd_md.train.checkpoint import read_checkpoint
-from symmd_md.train.files import write_atomically
 from symmd_md.train.kernels import choose_kernels
+from symmd_md.train.labels import no_label
 from symmd_md.train.load import network_of
 from symmd_md.train.progress import counting_bar
+
+LABELS = ("energy", "forces", "stress")
 
 
 def evaluate_checkpoint(
@@ -34,6 +38,7 @@ def evaluate_checkpoint(
     given = keys or {}
     names = {name: given.get(name) or trained[name] for name in ("energy_key", "forces_key", "stress_key")}
     frames = FrameCollection([data], LabelKeys(names["energy_key"], names["forces_key"], names["stress_key"]))
+    _refuse_missing_labels(frames, data, names, given)
     with counting_bar("evaluating") as bar:
         task = bar.add_task("", total=len(frames))
         return evaluate(network, frames, batch_size, lambda done: bar.update(task, completed=done))
@@ -44,10 +49,27 @@ def write_report(evaluation: Evaluation, model: Path, data: Path, output: Path) 
     numbers, picture = output / "errors.json", output / "parity.png"
     content = {"model": str(model), "data": str(data), **evaluation.as_mapping()}
     write_atomically(numbers, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
-    if not any(pairs.count for pairs in (evaluation.energy, evaluation.forces, evaluation.stress)):
-        return [numbers]
     draw_parity(evaluation, picture)
     return [numbers, picture]
+
+
+def report_folder(model: Path, data: Path) -> Path:
+    """Where the report on ``data`` goes unless the user says: a folder beside the checkpoint."""
+    stem = Path(data.stem).stem if data.suffix.lower() in COMPRESSED else data.stem
+    return model.parent / f"eval_{stem}"
+
+
+def _refuse_missing_labels(
+    frames: FrameCollection, data: Path, names: dict[str, str], given: dict[str, str | None]
+) -> None:
+    """Refuse a file without any label, and a key of the user's own that no frame has."""
+    asked = [label for label in LABELS if given.get(f"{label}_key")]
+    for label in asked or LABELS[:1]:
+        wanted = [label] if asked else LABELS
+        if all(getattr(frame, name) is None for frame in frames for name in wanted):
+            raise DataError(
+                f"{no_label([data], label, names[f'{label}_key'])}; name the label by --{label}-key"
+            )
 
 
 def _device(name: str) -> torch.device:

@@ -7,8 +7,8 @@ from symmd_md.data.graph import build_graph, collate, random_rotation
 from symmd_md.data.keys import LabelKeys
 from symmd_md.data.neighbours import neighbour_list
 from symmd_md.data.prepare import DataConfig, PreparedData, prepare
-from symmd_md.data.reading import frame_from_atoms, iterate_frames, read_frames
-from symmd_md.data.statistics import DataSummary, SetStatistics, set_statistics
+from symmd_md.data.reading import frame_from_atoms, iterate_frames, label_keys_found, read_frames
+from symmd_md.data.statistics import DataSummary, SetStatistics, set_statistics, set_summary
 from symmd_md.data.store import FrameStore, convert, write_store
 
 __all__ = [
@@ -27,10 +27,12 @@ __all__ = [
     "convert",
     "frame_from_atoms",
     "iterate_frames",
+    "label_keys_found",
     "neighbour_list",
     "prepare",
     "random_rotation",
     "read_frames",
     "set_statistics",
+    "set_summary",
     "write_store",
 ]

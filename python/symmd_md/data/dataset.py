@@ -15,8 +15,9 @@ from symmd_md.model.batch import AtomBatch
 class GraphDataset(Dataset[AtomBatch]):
     """Graphs (float64, B = 1) of ``frames``, or of those at ``indices``; ``cutoff`` in Å.
 
-    A graph is built when first asked for and kept, until the kept ones reach ``cache_bytes``; the rest are
-    built each time. None is dropped for a newer one: in shuffled epochs all are needed equally often.
+    A graph shares the coordinates and labels of its frame. It is built when first asked for and kept, until
+    the kept ones reach ``cache_bytes``; the rest are built each time. None is dropped for a newer one: in
+    shuffled epochs all are needed equally often.
     """
 
     def __init__(

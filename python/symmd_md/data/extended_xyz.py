@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import numpy as np
+from ase import units as ase_units
 from ase.data import atomic_numbers
 
 from symmd_md.data.frame import Frame, checked_frame
 from symmd_md.data.keys import LabelKeys
 from symmd_md.errors import DataError
 
-ELECTRONVOLT_PER_HARTREE = 27.211386024367243
 QM9_COLUMN_COUNT = 17
 QM9_ENERGY_COLUMN = 12
 """U0, the internal energy at 0 K, after 'gdb i A B C mu alpha homo lumo gap r2 zpve'."""
@@ -27,11 +27,33 @@ PLAIN_PROPERTIES = "species:S:1:pos:R:3"
 KEY_AND_VALUE = re.compile(
     r"""("[^"]+"|'[^']+'|[^\s="']+)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[\[.*?\]\]|\[[^]]*\]|\S+)"""
 )
+STRUCTURE_KEYS = {"Properties", "Lattice", "pbc", "species", "Z", "numbers", "pos"}
+"""What an extended XYZ frame uses to describe the structure itself."""
 TRUTH = {"t": True, "true": True, "1": True, "f": False, "false": False, "0": False}
 
 
 def iterate_xyz(stream: TextIO, name: str, keys: LabelKeys) -> Iterator[Frame]:
     """Yield the frames of an open XYZ text; ``name`` is what messages call the file."""
+    for source, comment, body in _raw_frames(stream, name):
+        if is_qm9_comment(comment):
+            yield _qm9_frame(comment, body, source)
+        else:
+            yield _extended_frame(comment, body, source, keys)
+
+
+def iterate_xyz_keys(stream: TextIO, name: str) -> Iterator[set[str]]:
+    """Yield the names of what each frame of an XYZ text carries beside the structure: its possible labels."""
+    for source, comment, _ in _raw_frames(stream, name):
+        if is_qm9_comment(comment):
+            yield {"energy"}
+        else:
+            info = _parse_comment(comment)
+            columns, _ = _columns(info.get("Properties", PLAIN_PROPERTIES), source)
+            yield (info.keys() | columns.keys()) - STRUCTURE_KEYS
+
+
+def _raw_frames(stream: TextIO, name: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield (source, comment line, atom lines) of each frame."""
     lines = iter(stream)
     index = 0
     for line in lines:
@@ -45,15 +67,10 @@ def iterate_xyz(stream: TextIO, name: str, keys: LabelKeys) -> Iterator[Frame]:
         body = [row for _, row in zip(range(count), lines, strict=False)]
         if len(body) < count:
             raise DataError(_truncated(source, f"{count} atoms", f"{len(body)}"))
-        if is_qm9_comment(comment):
-            yield _qm9_frame(comment, body, source)
-            for _ in range(QM9_TRAILING_LINES):
-                if next(lines, None) is None:
-                    raise DataError(
-                        _truncated(source, "frequencies, SMILES and InChI", "the end of the file")
-                    )
-        else:
-            yield _extended_frame(comment, body, source, keys)
+        for _ in range(QM9_TRAILING_LINES if is_qm9_comment(comment) else 0):
+            if next(lines, None) is None:
+                raise DataError(_truncated(source, "frequencies, SMILES and InChI", "the end of the file"))
+        yield source, comment, body
         index += 1
 
 
@@ -92,7 +109,7 @@ def _qm9_frame(comment: str, body: list[str], source: str) -> Frame:
     return checked_frame(
         numbers=[_atomic_number(row[0], source) for row in rows],
         positions=positions,
-        energy=energy * ELECTRONVOLT_PER_HARTREE,
+        energy=energy * ase_units.Hartree,
         source=source,
     )
 

@@ -89,12 +89,14 @@ def collate(items: Sequence[AtomBatch]) -> AtomBatch:
         pick: Callable[[AtomBatch], Tensor | None], counts: list[int], tail: tuple[int, ...]
     ) -> Tensor | None:
         found = [pick(item) for item in items]
-        if all(label is None for label in found):
+        present = next((label for label in found if label is not None), None)
+        if present is None:
             return None
+        absent = present.new_full((1, *tail), float("nan"))
         return torch.cat(
             [
-                item.positions.new_full((count, *tail), float("nan")) if label is None else label
-                for item, label, count in zip(items, found, counts, strict=True)
+                absent.expand(count, *tail) if label is None else label
+                for label, count in zip(found, counts, strict=True)
             ]
         )
 
@@ -117,23 +119,27 @@ def random_rotation(batch: AtomBatch, generator: torch.Generator) -> AtomBatch:
 
     Positions, cells, forces and stress turn; edges and energies stay. ``generator`` is one of the CPU.
     """
-    rotations = _rotation_matrices(batch.structure_count, generator).to(batch.positions)
+    rotations = _rotation_matrices(batch.structure_count, generator).to(batch.positions.device)
     per_atom = rotations[batch.structure]
 
     def turned(vectors: Tensor) -> Tensor:
-        return torch.bmm(per_atom, vectors[:, :, None])[:, :, 0]
+        return torch.bmm(per_atom.to(vectors.dtype), vectors[:, :, None])[:, :, 0]
+
+    def turned_matrices(matrices: Tensor) -> Tensor:
+        by = rotations.to(matrices.dtype)
+        return by @ matrices @ by.mT
 
     return AtomBatch(
         positions=turned(batch.positions),
         species=batch.species,
         structure=batch.structure,
-        cells=batch.cells @ rotations.mT,
+        cells=batch.cells @ rotations.to(batch.cells.dtype).mT,
         edge_receiver=batch.edge_receiver,
         edge_sender=batch.edge_sender,
         edge_shift=batch.edge_shift,
         energy=batch.energy,
         forces=None if batch.forces is None else turned(batch.forces),
-        stress=None if batch.stress is None else rotations @ batch.stress @ rotations.mT,
+        stress=None if batch.stress is None else turned_matrices(batch.stress),
     )
 
 

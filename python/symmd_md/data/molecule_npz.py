@@ -8,20 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from ase import units as ase_units
 from numpy.typing import NDArray
 
 from symmd_md.data.frame import Frame, checked_frame
 from symmd_md.errors import DataError
 
-ELECTRONVOLT_PER_KILOCALORIE_PER_MOLE = 0.04336410390059322
 KEY_SETS = {
     "rMD17": ("nuclear_charges", "coords", "energies", "forces"),
     "MD17": ("z", "R", "E", "F"),
 }
 ENERGY_UNITS = {
-    "kcal/mol": ELECTRONVOLT_PER_KILOCALORIE_PER_MOLE,
+    "kcal/mol": ase_units.kcal / ase_units.mol,
     "eV": 1.0,
-    "Hartree": 27.211386024367243,
+    "Hartree": ase_units.Hartree,
 }
 
 

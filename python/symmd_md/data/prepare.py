@@ -13,7 +13,7 @@ from symmd_md.data.collection import FrameCollection
 from symmd_md.data.dataset import GraphDataset
 from symmd_md.data.frame import formula_symbols
 from symmd_md.data.keys import LabelKeys
-from symmd_md.data.reading import read_frames
+from symmd_md.data.reading import read_frames, source_files
 from symmd_md.data.reference_energies import (
     given_energies,
     isolated_atom_energies,
@@ -31,6 +31,8 @@ from symmd_md.errors import ConfigurationError, DataError
 from symmd_md.model.config import ModelConfig, ModelStatistics
 
 SPLIT_FILE = "split.json"
+RUN_FILE = "last.ckpt"
+"""Training writes it as soon as it starts; from then on the split of the folder is fixed."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class DataConfig:
     Such atoms in ``train`` or ``valid`` are never trained on or validated with.
     """
     cache_megabytes: int = 2048
-    """Bound on the graphs kept of a store, in each process; graphs of other files are all kept."""
+    """Bound on the graphs kept in each process, of both sets together; the rest are built when needed."""
 
     def __post_init__(self) -> None:
         for name in ("train_size", "valid_size"):
@@ -103,30 +105,31 @@ class PreparedData:
 def prepare(config: DataConfig, model: ModelConfig, output: Path | None = None) -> PreparedData:
     """Read, check, split and measure the data.
 
-    The split is saved to ``output/split.json``; one that is already there is used again, and refused if data,
-    seed or sizes have changed. Without ``output`` nothing is written.
+    Once all checks have passed, the split is saved to ``output/split.json``. In a folder whose training has
+    begun (last.ckpt) the saved one is used, and refused if data, seed or sizes have changed. Without
+    ``output`` nothing is written.
     """
+    _refuse_repeated_files(config)
     training_frames = FrameCollection(_paths(config.train), config.keys)
-    separate = config.valid is not None
-    valid_frames = (
-        FrameCollection(_paths(config.valid), config.keys) if config.valid is not None else training_frames
-    )
+    separate = None if config.valid is None else FrameCollection(_paths(config.valid), config.keys)
+    valid_frames = training_frames if separate is None else separate
     atoms = training_frames.isolated_atoms()
-    split = _split(config, training_frames, valid_frames if separate else None, atoms, output)
+    split = _split(config, training_frames, separate, atoms, output)
     species = tuple(model.species) or _elements(training_frames, split.train)
-    train = _dataset(config, training_frames, species, model.cutoff, split.train)
-    valid = _dataset(config, valid_frames, species, model.cutoff, split.valid)
-    measured = [
-        set_statistics(
-            dataset,
-            config.require_forces,
-            config.forces_key,
-            GRAPH_SAMPLE if dataset.cache_bytes is not None else None,
-        )
-        for dataset in (train, valid)
-    ]
+    structures = len(split.train) + len(split.valid)
+    measured: list[SetStatistics] = []
+    datasets: list[GraphDataset] = []
+    for frames, indices in ((training_frames, split.train), (valid_frames, split.valid)):
+        share = config.cache_megabytes * 2**20 * len(indices) // structures
+        dataset = GraphDataset(frames, species, model.cutoff, indices, share)
+        sample = GRAPH_SAMPLE if frames.on_disk else None
+        measured.append(set_statistics(dataset, config.require_forces, config.forces_key, sample))
+        datasets.append(dataset)
+    train, valid = datasets
     energies, origin = _reference_energies(config, training_frames, atoms, measured[0], species)
     statistics = model_statistics(measured[0], energies)
+    if output is not None:
+        save_split(split, output / SPLIT_FILE)
     return PreparedData(
         train=train,
         valid=valid,
@@ -140,6 +143,22 @@ def _paths(given: Path | tuple[Path, ...]) -> tuple[Path, ...]:
     return tuple(Path(path) for path in given) if isinstance(given, (tuple, list)) else (Path(given),)
 
 
+def _refuse_repeated_files(config: DataConfig) -> None:
+    """A file given twice would be trained on twice, or validate what it has trained."""
+    given = [(path, "train") for path in _paths(config.train)]
+    given += [(path, "valid") for path in (() if config.valid is None else _paths(config.valid))]
+    seen: dict[Path, str] = {}
+    for path, name in given:
+        for file in source_files(path):
+            resolved = file.resolve()
+            if resolved in seen:
+                raise ConfigurationError(
+                    f"{file} is given twice, in 'data.{seen[resolved]}' and in 'data.{name}'; remove one of "
+                    "them, or give only 'data.train' to have validation frames drawn from it"
+                )
+            seen[resolved] = name
+
+
 def _split(
     config: DataConfig,
     training: FrameCollection,
@@ -148,6 +167,7 @@ def _split(
     output: Path | None,
 ) -> Split:
     candidates = np.setdiff1d(np.arange(len(training)), atoms).tolist()
+    others = None
     if separate is None:
         train, valid = draw_indices(candidates, config.train_size, config.valid_size, config.seed)
     else:
@@ -166,12 +186,8 @@ def _split(
         train=train,
         valid=valid,
     )
-    if output is None:
-        return split
-    path = output / SPLIT_FILE
-    if path.exists():
-        return load_split(path, split)
-    save_split(split, path)
+    if output is not None and (output / RUN_FILE).exists() and (output / SPLIT_FILE).exists():
+        return load_split(output / SPLIT_FILE, split, candidates, others)
     return split
 
 
@@ -181,17 +197,6 @@ def _elements(frames: FrameCollection, indices: tuple[int, ...]) -> tuple[str, .
     for index in indices:
         numbers.update(frames[index].numbers.tolist())
     return tuple(formula_symbols(np.array(sorted(numbers), dtype=np.int64)))
-
-
-def _dataset(
-    config: DataConfig,
-    frames: FrameCollection,
-    species: tuple[str, ...],
-    cutoff: float,
-    indices: tuple[int, ...],
-) -> GraphDataset:
-    limit = config.cache_megabytes * 2**20 if frames.on_disk else None
-    return GraphDataset(frames, species, cutoff, indices, limit)
 
 
 def _reference_energies(

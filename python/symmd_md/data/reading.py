@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import itertools
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import ase.io
 from ase import Atoms
 
-from symmd_md.data.extended_xyz import iterate_xyz
+from symmd_md.data.extended_xyz import iterate_xyz, iterate_xyz_keys
 from symmd_md.data.frame import Frame, checked_frame
 from symmd_md.data.keys import LabelKeys
 from symmd_md.data.molecule_npz import iterate_npz
@@ -22,6 +23,10 @@ from symmd_md.errors import DataError
 COMPRESSED = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 XYZ_SUFFIXES = {".xyz", ".extxyz"}
 STORE_SUFFIXES = {".h5", ".hdf5"}
+KEY_SAMPLE = 20
+"""Frames searched for names of labels; the first ones may be isolated atoms with fewer."""
+
+Item = TypeVar("Item")
 
 
 def read_frames(
@@ -50,6 +55,15 @@ def iterate_frames(path: Path | str, keys: LabelKeys | None = None) -> Iterator[
         raise DataError(f"{path}, frame 0: expected at least one structure, found none; check the path")
 
 
+def label_keys_found(path: Path | str) -> set[str]:
+    """Names under which the first frames of a file or folder keep values: what a label's key could be.
+
+    For messages such as "no frame has the energy key 'Energy'; the frames have: dipole, energy, forces".
+    """
+    sets = (keys for file in source_files(Path(path)) for keys in _key_reader(file))
+    return set().union(*itertools.islice(sets, KEY_SAMPLE))
+
+
 def source_files(path: Path) -> list[Path]:
     """The files behind a path: itself, or the visible files of a folder by name."""
     if path.is_dir():
@@ -64,31 +78,51 @@ def is_store(path: Path) -> bool:
     return path.suffix.lower() in STORE_SUFFIXES
 
 
+def _is_xyz(path: Path) -> bool:
+    compressed = path.suffix.lower() in COMPRESSED
+    return (Path(path.stem) if compressed else path).suffix.lower() in XYZ_SUFFIXES
+
+
 def _reader(path: Path, keys: LabelKeys) -> Iterator[Frame]:
     if path.stat().st_size == 0:
         raise DataError(
             f"{path}, frame 0: expected at least one structure, found an empty file; write it again"
         )
-    suffix = path.suffix.lower()
-    inner = Path(path.stem).suffix.lower() if suffix in COMPRESSED else suffix
     if is_store(path):
         # store.py writes what this module reads, so the import cannot be at the top.
         from symmd_md.data.store import FrameStore
 
         return iter(FrameStore(path))
-    if suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return iterate_npz(path)
-    if inner in XYZ_SUFFIXES:
-        return _iterate_xyz_file(path, keys)
-    return _iterate_ase_file(path, keys)
+    if _is_xyz(path):
+        return _iterate_xyz_file(path, lambda stream: iterate_xyz(stream, str(path), keys))
+    return (
+        frame_from_atoms(atoms, f"{path}, frame {index}", keys)
+        for index, atoms in enumerate(_iterate_ase_file(path))
+    )
 
 
-def _iterate_xyz_file(path: Path, keys: LabelKeys) -> Iterator[Frame]:
+def _key_reader(path: Path) -> Iterator[set[str]]:
+    if _is_xyz(path):
+        return _iterate_xyz_file(path, lambda stream: iterate_xyz_keys(stream, str(path)))
+    if is_store(path) or path.suffix.lower() == ".npz":
+        return (
+            {name for name in ("energy", "forces", "stress") if getattr(frame, name) is not None}
+            for frame in _reader(path, LabelKeys())
+        )
+    return (
+        (atoms.info.keys() | atoms.arrays.keys() | _results(atoms).keys()) - {"numbers", "positions"}
+        for atoms in _iterate_ase_file(path)
+    )
+
+
+def _iterate_xyz_file(path: Path, reader: Callable[[TextIO], Iterator[Item]]) -> Iterator[Item]:
     index = 0
     try:
         with _open_text(path) as stream:
-            for frame in iterate_xyz(stream, str(path), keys):
-                yield frame
+            for item in reader(stream):
+                yield item
                 index += 1
     except (EOFError, lzma.LZMAError, zlib.error, OSError, UnicodeDecodeError) as error:
         raise DataError(
@@ -107,7 +141,7 @@ def _open_text(path: Path) -> TextIO:
     return stream
 
 
-def _iterate_ase_file(path: Path, keys: LabelKeys) -> Iterator[Frame]:
+def _iterate_ase_file(path: Path) -> Iterator[Atoms]:
     index = 0
     structures = ase.io.iread(path, index=":")
     while True:
@@ -121,7 +155,7 @@ def _iterate_ase_file(path: Path, keys: LabelKeys) -> Iterator[Frame]:
                 f"{path}, frame {index}: expected a structure that ASE can read, found a damaged or unknown "
                 f"file ({type(error).__name__}: {reason}); check it or convert it to extended XYZ"
             ) from None
-        yield frame_from_atoms(atoms, f"{path}, frame {index}", keys)
+        yield atoms
         index += 1
 
 
@@ -131,7 +165,7 @@ def frame_from_atoms(atoms: Atoms, source: str, keys: LabelKeys | None = None) -
     The calculator is never run: only results that it already has are taken.
     """
     keys = keys or LabelKeys()
-    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+    results = _results(atoms)
     return checked_frame(
         numbers=atoms.numbers,
         positions=atoms.positions,
@@ -142,3 +176,9 @@ def frame_from_atoms(atoms: Atoms, source: str, keys: LabelKeys | None = None) -
         stress=atoms.info.get(keys.stress, results.get(keys.stress)),
         source=source,
     )
+
+
+def _results(atoms: Atoms) -> dict[str, Any]:
+    """What the calculator of a structure, if there is one, has already computed."""
+    results: dict[str, Any] = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+    return results

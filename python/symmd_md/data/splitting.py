@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from symmd_md.data.atomic_file import replaced_on_success
 from symmd_md.errors import ConfigurationError, DataError
+from symmd_md.files import write_atomically
 
 DEFAULT_VALID_FRACTION = 0.1
 
@@ -69,13 +70,20 @@ def draw_subset(candidates: list[int], size: int | None, seed: int, name: str) -
 
 
 def save_split(split: Split, path: Path) -> None:
-    """Write the split as JSON, atomically."""
-    with replaced_on_success(path) as temporary:
-        temporary.write_text(json.dumps(asdict(split), indent=1) + "\n", encoding="utf-8")
+    """Write the split as JSON, atomically, unless the file already says the same."""
+    content = (json.dumps(asdict(split), indent=1) + "\n").encode("utf-8")
+    # All processes of a run come here; only the first finds something to write.
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomically(path, content)
 
 
-def load_split(path: Path, expected: Split) -> Split:
-    """The saved split, refused unless data, seed and sizes are those of ``expected``."""
+def load_split(
+    path: Path, expected: Split, candidates: Sequence[int], valid_candidates: Sequence[int] | None
+) -> Split:
+    """The saved split, refused unless data, seed and sizes are those of ``expected``.
+
+    Its indices must be among ``candidates`` (``valid_candidates`` where separate files validate), each once.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         values: dict[str, Any] = {
@@ -103,4 +111,31 @@ def load_split(path: Path, expected: Split) -> Split:
                 f"'data.{key}' = {getattr(expected, key)} differs from {getattr(split, key)} in {path}; "
                 "restore it or start in a new folder"
             )
+    _check_indices(path, "train", split.train, candidates)
+    _check_indices(path, "valid", split.valid, candidates if valid_candidates is None else valid_candidates)
+    both = set(split.train) & set(split.valid) if valid_candidates is None else set()
+    if both:
+        raise DataError(
+            f"{path}: expected different frames in 'train' and 'valid', found frame {min(both)} in both; "
+            "correct the list or start in a new folder"
+        )
     return split
+
+
+def _check_indices(path: Path, name: str, indices: Any, candidates: Sequence[int]) -> None:
+    """Refuse an empty list, what is not the index of a frame to learn from, and what comes twice."""
+    allowed = set(candidates)
+    problem = None
+    if not isinstance(indices, tuple) or not indices:
+        problem = f"{indices!r:.60}"
+    else:
+        wrong = [index for index in indices if type(index) is not int or index not in allowed]
+        if wrong:
+            problem = f"{wrong[0]!r:.60}"
+        elif len(set(indices)) < len(indices):
+            problem = f"{next(index for index in indices if indices.count(index) > 1)} twice"
+    if problem is not None:
+        raise DataError(
+            f"{path}: expected '{name}' to list, each once, frames of the data that are not isolated atoms, "
+            f"found {problem}; correct the list or start in a new folder"
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -12,11 +11,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from symmd_md.data.atomic_file import replaced_on_success
-from symmd_md.data.frame import Frame
+from symmd_md.data.frame import Frame, checked_frame
 from symmd_md.data.keys import LabelKeys
 from symmd_md.data.reading import is_store, iterate_frames
 from symmd_md.errors import DataError
+from symmd_md.files import replaced_on_success
 
 FORMAT = "symmd frames"
 VERSION = 1
@@ -119,34 +118,29 @@ def _extend(dataset: h5py.Dataset, rows: NDArray[Any]) -> None:
 
 
 class FrameStore(Sequence[Frame]):
-    """The frames of a store, each read when it is asked for.
-
-    The file is opened once in each process, so that the workers of a DataLoader may share one object.
-    """
+    """The frames of a store, each read and checked when it is asked for."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._file: h5py.File | None = None
-        self._process = -1
-        self._tables: dict[str, h5py.Dataset] = {}
-        file = self._open()
+        self._file = file = self._open()
         try:
-            starts = file["frames"].fields("first_atom")[:]
-            self._first_atom = np.append(starts, int(file.attrs["atoms"]))
-            self.sha256 = str(file.attrs["sha256"])
             version = int(file.attrs["version"])
             known = file.attrs["format"] == FORMAT
-        except (KeyError, ValueError, OSError) as error:
+            self.sha256 = str(file.attrs["sha256"])
+            # Looking a table up by name costs as much as reading a frame from it.
+            self._atoms, self._frames, self._sources = (file[name] for name in ("atoms", "frames", "sources"))
+            self._first_atom = np.append(self._frames.fields("first_atom")[:], int(file.attrs["atoms"]))
+        except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
             raise DataError(
                 f"{self.path}, frame 0: expected a store written by 'convert', found another HDF5 file "
-                f"({error}); "
-                "convert the data again"
+                f"({error}); convert the data again"
             ) from None
         if not known or version != VERSION:
             raise DataError(
                 f"{self.path}, frame 0: expected a store of version {VERSION}, found version {version}; "
                 "convert the data again"
             )
+        self._check_tables()
 
     def __len__(self) -> int:
         return len(self._first_atom) - 1
@@ -170,52 +164,51 @@ class FrameStore(Sequence[Frame]):
         index %= len(self)
         try:
             return self._read(index)
-        except (OSError, KeyError, ValueError) as error:
-            raise DataError(
-                f"{self.path}, frame {index}: expected a whole store, found a truncated or damaged one "
-                f"({error}); "
-                "convert the data again"
-            ) from None
+        except (OSError, KeyError, IndexError, ValueError, TypeError) as error:
+            raise self._damaged(index, str(error)) from None
 
     def __iter__(self) -> Iterator[Frame]:
         return (self[index] for index in range(len(self)))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_process": -1, "_tables": {}}
-
     def _read(self, index: int) -> Frame:
-        self._open()
-        atoms = self._tables["atoms"][self._first_atom[index] : self._first_atom[index + 1]]
-        record = self._tables["frames"][index]
-        energy = float(record["energy"])
-        stress = np.array(record["stress"])
-        return Frame(
-            numbers=atoms["number"].astype(np.int64),
-            positions=np.array(atoms["position"], order="C"),
-            cell=np.array(record["cell"]),
-            pbc=np.array(record["pbc"], dtype=bool),
-            energy=None if np.isnan(energy) else energy,
-            forces=np.array(atoms["force"], order="C") if record["has_forces"] else None,
-            stress=None if np.isnan(stress).any() else stress,
-            source=f"{self.path}, frame {index} (from {self._tables['sources'][index].decode()})",
+        atoms = self._atoms[self._first_atom[index] : self._first_atom[index + 1]]
+        record = self._frames[index]
+        return checked_frame(
+            numbers=atoms["number"],
+            positions=atoms["position"],
+            cell=record["cell"],
+            pbc=record["pbc"],
+            energy=None if np.isnan(record["energy"]) else record["energy"],
+            forces=atoms["force"] if record["has_forces"] else None,
+            stress=None if np.isnan(record["stress"]).all() else record["stress"],
+            source=f"{self.path}, frame {index} (from {self._sources[index].decode()})",
         )
 
     def _open(self) -> h5py.File:
-        # A handle inherited by a forked process shares the parent's file offset and lock.
-        if self._file is None or self._process != os.getpid():
-            try:
-                self._file = h5py.File(self.path, "r")
-            except FileNotFoundError:
-                raise DataError(
-                    f"{self.path}, frame 0: expected a store, found nothing; check the path"
-                ) from None
-            except OSError as error:
-                raise DataError(
-                    f"{self.path}, frame 0: expected an HDF5 store, found a truncated or damaged file "
-                    f"({error}); "
-                    "convert the data again"
-                ) from None
-            self._process = os.getpid()
-            # Looking a table up by name costs as much as reading a frame from it.
-            self._tables = {name: self._file[name] for name in self._file}
-        return self._file
+        try:
+            return h5py.File(self.path, "r")
+        except FileNotFoundError:
+            raise DataError(
+                f"{self.path}, frame 0: expected a store, found nothing; check the path"
+            ) from None
+        except OSError as error:
+            raise self._damaged(0, str(error), "an HDF5 store") from None
+
+    def _check_tables(self) -> None:
+        """Each frame has its own atoms, in order, and all tables hold what the offsets point to."""
+        starts, atoms = self._first_atom, len(self._atoms)
+        wrong = np.flatnonzero((np.diff(starts) < 1) | (starts[:-1] < 0) | (starts[1:] > atoms))
+        if len(wrong):
+            index = int(wrong[0])
+            raise self._damaged(index, f"atoms {starts[index]} to {starts[index + 1]} of {atoms}")
+        if len(self) == 0 or starts[0] != 0 or starts[-1] != atoms or len(self._sources) != len(self):
+            raise self._damaged(
+                0,
+                f"{len(self)} frames of {atoms} atoms and {len(self._sources)} sources do not agree",
+            )
+
+    def _damaged(self, index: int, reason: str, expected: str = "a whole store") -> DataError:
+        return DataError(
+            f"{self.path}, frame {index}: expected {expected}, found a truncated or damaged file ({reason}); "
+            "convert the data again"
+        )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LABELS = ("energy", "forces", "stress")
+
 
 @dataclass
 class AtomBatch:
@@ -18,19 +20,19 @@ class AtomBatch:
     """
 
     positions: Tensor
-    """[N, 3] Å, floating."""
+    """[N, 3] Å, float64."""
     species: Tensor
     """[N] int64, index into ModelConfig.species."""
     structure: Tensor
     """[N] int64, which structure the atom belongs to, ascending."""
     cells: Tensor
-    """[B, 3, 3] Å, rows are the lattice vectors; zeros for an open structure."""
+    """[B, 3, 3] Å, float64, rows are the lattice vectors; zeros for an open structure."""
     edge_receiver: Tensor
     """[E] int64, i, ascending."""
     edge_sender: Tensor
     """[E] int64, j."""
     edge_shift: Tensor
-    """[E, 3] floating, whole numbers of lattice vectors."""
+    """[E, 3] float64, whole numbers of lattice vectors."""
     energy: Tensor | None = None
     """[B] eV; NaN where a structure has no energy label."""
     forces: Tensor | None = None
@@ -52,12 +54,16 @@ class AtomBatch:
         return torch.bincount(self.structure, minlength=self.structure_count)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> AtomBatch:
-        """A copy on ``device`` whose floating tensors have ``dtype``."""
+        """A copy on ``device`` whose labels have ``dtype``; what says where the atoms are stays as it is.
+
+        Displacements are differences of fp64 coordinates at every precision of the network: far from the
+        origin, rounded coordinates would lose them.
+        """
         moved = {}
         for item in dataclasses.fields(self):
             tensor = getattr(self, item.name)
             if tensor is not None:
-                kind = dtype if tensor.is_floating_point() else None
+                kind = dtype if item.name in LABELS else None
                 tensor = tensor.to(device=device, dtype=kind)
             moved[item.name] = tensor
         return AtomBatch(**moved)

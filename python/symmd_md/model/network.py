@@ -74,7 +74,7 @@ class SymmdNetwork(ConstantModule):
         self, batch: AtomBatch, forces: bool = True, stress: bool = False, create_graph: bool = False
     ) -> Prediction:
         """Energy of every structure and, if asked, its derivatives; ``create_graph`` for a loss on those."""
-        vectors = edge_vectors(batch)
+        vectors = edge_vectors(batch).to(self.embedding.dtype)
         derivatives = forces or stress
         if derivatives:
             vectors = vectors.detach().requires_grad_()
@@ -91,12 +91,12 @@ class SymmdNetwork(ConstantModule):
             energy, atom_energy = energy.detach(), atom_energy.detach()
         result = Prediction(energy, atom_energy)
         if forces:
-            zero = torch.zeros_like(batch.positions)
+            zero = pull.new_zeros(batch.atom_count, 3)
             result.forces = zero.index_add(0, batch.edge_receiver, pull)
             result.forces = result.forces.index_add(0, batch.edge_sender, -pull)
         if stress:
             result.virial = -_strain_derivative(pull, vectors.detach(), batch)
-            volume = torch.linalg.det(batch.cells).abs()[:, None, None]
+            volume = torch.linalg.det(batch.cells).abs()[:, None, None].to(pull.dtype)
             bounded = volume > 0
             result.stress = torch.where(
                 bounded, -result.virial / torch.where(bounded, volume, torch.ones_like(volume)), 0.0

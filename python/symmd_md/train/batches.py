@@ -8,13 +8,9 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from torch import Tensor
 
 from symmd_md.data import GraphDataset, collate, random_rotation
 from symmd_md.model import AtomBatch
-
-KEPT_STRUCTURES_BYTES = 4 * 2**30
-"""Converted graphs are kept up to this size, so that a set larger than memory is still streamed."""
 
 
 def seeded_generator(*names: int | str) -> torch.Generator:
@@ -46,30 +42,14 @@ class BatchSource:
 
     def __init__(self, dataset: GraphDataset, dtype: torch.dtype, device: torch.device) -> None:
         self.dataset, self.dtype, self.device = dataset, dtype, device
-        self.kept: dict[int, AtomBatch] = {}
-        self.kept_bytes = 0
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def structure(self, index: int) -> AtomBatch:
-        """One structure in the network's precision, kept once converted."""
-        item = self.kept.get(index)
-        if item is None:
-            item = in_precision(self.dataset[index], self.dtype)
-            if self.kept_bytes < KEPT_STRUCTURES_BYTES:
-                self.kept[index] = item
-                self.kept_bytes += _bytes(item)
-        return item
-
     def batch(self, indices: list[int], rotation: torch.Generator | None = None) -> AtomBatch:
         """The structures ``indices`` together, each turned at random if a generator is given."""
-        batch = collate([self.structure(index) for index in indices])
+        batch = collate([self.dataset[index] for index in indices])
         if rotation is not None:
             batch = random_rotation(batch, rotation)
+        batch = in_precision(batch, self.dtype)
         return batch if self.device.type == "cpu" else batch.to(device=self.device)
-
-
-def _bytes(batch: AtomBatch) -> int:
-    tensors = [value for value in vars(batch).values() if isinstance(value, Tensor)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

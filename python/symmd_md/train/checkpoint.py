@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from symmd_md.errors import CheckpointError
-from symmd_md.train.files import write_atomically
+from symmd_md.files import write_atomically
 
 MAGIC = b"SYMMD CHECKPOINT\n"
 FORMAT = 1

@@ -12,8 +12,8 @@ import yaml
 from symmd_md.configuration import from_mapping, read_yaml, to_mapping
 from symmd_md.data import DataConfig
 from symmd_md.errors import ConfigurationError
+from symmd_md.files import write_atomically
 from symmd_md.model import ModelConfig
-from symmd_md.train.files import write_atomically
 
 DEFAULT_EPOCHS = 500
 DEFAULT_HUBER_DELTA = 0.01
@@ -33,11 +33,11 @@ class TrainingConfig:
     """Structures in one step, over all processes together."""
     valid_batch_size: int | None = None
     """Structures evaluated together in validation; absent: four times ``batch_size``."""
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
     """Highest step length of AdamW."""
     learning_rate_floor: float = 1e-5
     """Step length at the end of the decay."""
-    warmup_steps: int = 100
+    warmup_steps: int = 200
     """Steps over which the learning rate rises linearly from zero."""
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     """Decay: cosine over the whole run, by a factor when validation stalls, or none."""
@@ -186,14 +186,31 @@ With other threads, device or kernels it goes on up to rounding. With another ``
 """
 
 
-def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
-    """Names of the keys whose change would make a resumed run a different one, e.g. ``model.channels``."""
+DATA_FILES = ("train", "valid", "isolated_atoms")
+
+
+def changed_keys(old: RunConfig, new: RunConfig, moved_data: bool = False) -> list[str]:
+    """Names of the keys whose change would make a resumed run a different one, e.g. ``model.channels``.
+
+    ``moved_data``: data files may have other paths, because their content is compared with split.json.
+    """
     changed = []
     for section in ("model", "data", "training"):
         before, after = getattr(old, section), getattr(new, section)
         for item in dataclasses.fields(before):
             if section == "training" and item.name in MAY_CHANGE_ON_RESUME:
                 continue
+            if section == "data" and item.name in DATA_FILES and moved_data:
+                # Digests of train and valid follow each other, so that their numbers must stay.
+                if _file_count(getattr(before, item.name)) != _file_count(getattr(after, item.name)):
+                    changed.append(f"{section}.{item.name}")
+                continue
             if getattr(before, item.name) != getattr(after, item.name):
                 changed.append(f"{section}.{item.name}")
     return changed
+
+
+def _file_count(paths: Path | tuple[Path, ...] | None) -> int:
+    if paths is None:
+        return 0
+    return len(paths) if isinstance(paths, (tuple, list)) else 1

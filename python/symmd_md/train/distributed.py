@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
-from symmd_md.errors import ConfigurationError
+from symmd_md.errors import ConfigurationError, SymmdError
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,22 @@ class Processes:
         """Wait until every process is here."""
         if self.count > 1:
             distributed.barrier()
+
+    def together(self, work: Callable[[], Result] | None) -> Result | None:
+        """Do ``work`` (None: nothing) here and wait for the others; one's error is then raised in all."""
+        if self.count == 1:
+            return None if work is None else work()
+        result, error = None, None
+        try:
+            result = None if work is None else work()
+        except (SymmdError, OSError) as caught:
+            error = caught
+        texts: list[str | None] = [None] * self.count
+        distributed.all_gather_object(texts, None if error is None else str(error))
+        for text in texts:
+            if text is not None:
+                raise error or SymmdError(text)
+        return result
 
 
 def start_processes(device: str) -> Processes:

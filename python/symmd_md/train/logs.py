@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from symmd_md.errors import ConfigurationError
-from symmd_md.train.files import write_atomically
+from symmd_md.files import write_atomically
 from symmd_md.train.loss import Errors
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ class RunLog:
         if self.writer is not None:
             for column in COLUMNS[2:]:
                 if not math.isnan(row[column]):
-                    self.writer.add_scalar(column.replace("_", "/", 1), row[column], int(row["epoch"]))
+                    part, _, quantity = column.partition("_")
+                    tag = f"{part}/{quantity}" if part in ("train", "valid") else column
+                    self.writer.add_scalar(tag, row[column], int(row["epoch"]))
         if time.monotonic() >= self.next_plot:
             started = time.monotonic()
             self.draw()

@@ -103,7 +103,8 @@ class Errors:
             count, absolute, square = values[first : first + 3]
             means[f"{label}_mae"] = 1e3 * absolute / count if count else math.nan
             means[f"{label}_rmse"] = 1e3 * math.sqrt(square / count) if count else math.nan
-        return cls(loss=values[1] / values[0] if values[0] else math.nan, **means)
+        labels = sum(values[first] for first in _FIRST.values())
+        return cls(loss=values[1] / values[0] if labels else math.nan, **means)
 
     def as_mapping(self) -> dict[str, float]:
         """The fields by name."""

@@ -204,6 +204,12 @@ def errors_text(errors: Errors) -> str:
     return "RMSE " + "  ".join(known) if known else "no labels"
 
 
+def count_of(number: int, name: str) -> str:
+    """``1 epoch``, ``2 epochs``, ``3 processes``."""
+    ending = "" if number == 1 else "es" if name.endswith("s") else "s"
+    return f"{number} {name}{ending}"
+
+
 def duration(seconds: float) -> str:
     """A time in its natural unit."""
     if seconds < 90:

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,20 +21,21 @@ import torch
 import symmd_md
 from symmd_md.configuration import to_mapping
 from symmd_md.data import PreparedData, prepare
+from symmd_md.data.prepare import SPLIT_FILE
 from symmd_md.errors import CheckpointError, ConfigurationError
 from symmd_md.model import ModelStatistics, SymmdNetwork
 from symmd_md.train.checkpoint import read_checkpoint, write_checkpoint
 from symmd_md.train.config import RunConfig, changed_keys, run_config, write_run_config
 from symmd_md.train.distributed import Processes, end_processes, start_processes
-from symmd_md.train.files import remove_leftovers
+from symmd_md.train.folder import BEST, LAST, run_folder
 from symmd_md.train.kernels import choose_kernels
+from symmd_md.train.labels import refuse_missing_labels
 from symmd_md.train.load import checkpoint_statistics, statistics_mapping
 from symmd_md.train.logs import RunLog, log_row
 from symmd_md.train.loss import Errors
-from symmd_md.train.progress import RunDisplay, duration, make_display
+from symmd_md.train.progress import RunDisplay, count_of, duration, make_display
 from symmd_md.train.trainer import Trainer
 
-LAST, BEST = "last.ckpt", "best.ckpt"
 STATISTICS_TOLERANCE = 1e-6
 """Relative; least squares and sums may differ in their last digits between machines, not more."""
 
@@ -65,7 +66,11 @@ def train(config: RunConfig, output: Path, resume: bool = False) -> TrainingResu
         torch.set_num_threads(config.training.threads)
     processes = start_processes(config.training.device)
     try:
-        return _Run(config, output, resume, processes).loop()
+        with ExitStack() as stack:
+            processes.together(
+                (lambda: stack.enter_context(run_folder(output, resume))) if processes.first else None
+            )
+            return _Run(config, output, resume, processes).loop()
     finally:
         end_processes()
 
@@ -75,13 +80,9 @@ class _Run:
 
     def __init__(self, config: RunConfig, output: Path, resume: bool, processes: Processes) -> None:
         self.output, self.processes = output, processes
-        content = _resumed_content(config, output) if resume else None
-        if content is None:
-            _refuse_used_folder(output)
-        processes.wait()
-        if processes.first:
-            output.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(output)
+        content = processes.together(
+            (lambda: _resumed_content(config, output, processes.count)) if resume else None
+        )
         if content is not None and not config.model.species:
             species = tuple(content["config"]["model"]["species"])
             config = dataclasses.replace(config, model=dataclasses.replace(config.model, species=species))
@@ -97,8 +98,9 @@ class _Run:
         network = SymmdNetwork(model, self.statistics)
         self.trainer = Trainer(network, data.train, data.valid, config.training, processes)
         self.kernels = choose_kernels(network, config.training.kernels, processes.device)
-        self.valid_errors: Errors | None = None
+        self.valid_errors: dict[str, float] | None = None
         if content is not None:
+            self.valid_errors = content["provenance"]["valid_errors"]
             self.trainer.load_state(content["state"], content["averaged"])
         self.log: RunLog | None = None
         if processes.first:
@@ -119,6 +121,7 @@ class _Run:
                     reason = self._epoch(display)
         finally:
             display.close()
+        trainer.refuse_divergence()
         if self.log is not None:
             self._write_last()
             self.log.close()
@@ -162,7 +165,7 @@ class _Run:
 
     def _record(self, train: Errors, valid: Errors, improved: bool) -> None:
         trainer = self.trainer
-        self.valid_errors = valid
+        self.valid_errors = valid.as_mapping()
         row = log_row(trainer.epoch, trainer.step, trainer.minutes, trainer.learning_rate, train, valid)
         assert self.log is not None
         self.log.add(row)
@@ -176,6 +179,7 @@ class _Run:
         return self.processes.first and 0 < 60 * interval <= time.monotonic() - self.last_write
 
     def _write_last(self) -> None:
+        self.trainer.refuse_divergence()
         content = self._content("last")
         content["state"] = self.trainer.state()
         write_checkpoint(self.output / LAST, content)
@@ -207,43 +211,43 @@ class _Run:
             "minutes": trainer.minutes,
             "structures_train": len(self.data.train),
             "structures_valid": len(self.data.valid),
-            "valid_errors": None if self.valid_errors is None else self.valid_errors.as_mapping(),
+            "valid_errors": self.valid_errors,
         }
 
     def _greet(self, display: RunDisplay) -> None:
         trainer = self.trainer
         start = f", resumed after epoch {trainer.epoch}" if trainer.step else ""
+        found = self.data.summary.train
         display.say(
-            f"training on {len(self.data.train)} structures, validating on {len(self.data.valid)}: "
+            f"training on {count_of(found.frames, 'structure')} with {found.energy_labels} energies, "
+            f"{found.force_labels} forces, {found.stress_labels} stresses, "
+            f"validating on {len(self.data.valid)}: "
             f"{', '.join(self.data.species)}; {trainer.parameters.values.numel()} parameters, "
             f"{self.config.training.precision}, {self.kernels} kernels, {self.processes.device}, "
-            f"{self.processes.count} process{'es' if self.processes.count > 1 else ''}{start}"
+            f"{count_of(self.processes.count, 'process')}{start}"
         )
+        if not trainer.step:
+            display.say(_origin_of_energies(self.data))
 
 
 def _prepare(config: RunConfig, output: Path, processes: Processes) -> PreparedData:
     """The first process writes the split; the others then read it and find the same."""
-    if processes.first:
+
+    def work() -> PreparedData:
         data = prepare(config.data, config.model, output)
-        processes.wait()
+        refuse_missing_labels(config, data)
         return data
-    processes.wait()
-    return prepare(config.data, config.model, output)
+
+    first = processes.together(work if processes.first else None)
+    others = processes.together(None if processes.first else work)
+    data = first or others
+    assert data is not None
+    return data
 
 
-def _refuse_used_folder(output: Path) -> None:
-    for name in (LAST, BEST):
-        if (output / name).exists():
-            raise ConfigurationError(
-                f"{output} already holds a run ({name}); go on with it by --resume or choose another folder"
-            )
-
-
-def _resumed_content(config: RunConfig, output: Path) -> dict[str, Any]:
+def _resumed_content(config: RunConfig, output: Path, processes: int) -> dict[str, Any]:
     """The checkpoint to go on from; a run that would become a different one is refused by name."""
     path = output / LAST
-    if not path.exists():
-        raise CheckpointError(f"{output} holds no {LAST} to resume from; start the run without --resume")
     content = read_checkpoint(path)
     if "state" not in content:
         raise CheckpointError(f"{path} holds no optimiser state; resume from a {LAST} that symmd train wrote")
@@ -252,7 +256,13 @@ def _resumed_content(config: RunConfig, output: Path) -> dict[str, Any]:
         config = dataclasses.replace(
             config, model=dataclasses.replace(config.model, species=old.model.species)
         )
-    changed = changed_keys(old, config)
+    before = content["provenance"]["processes"]
+    if before != processes:
+        raise ConfigurationError(
+            f"{path} was trained by {count_of(before, 'process')}, found {processes}; resume with as many, "
+            "or start a new run in another folder"
+        )
+    changed = changed_keys(old, config, moved_data=(output / SPLIT_FILE).exists())
     if changed:
         raise ConfigurationError(
             f"{path} was trained with another {' and '.join(repr(name) for name in changed)}; "
@@ -279,6 +289,17 @@ def _refuse_other_data(content: dict[str, Any], data: PreparedData, output: Path
             f"{old.mean_neighbours:.9g} neighbours, the data now have {new.energy_scale:.9g} and "
             f"{new.mean_neighbours:.9g}; restore the data or start a new run"
         )
+
+
+def _origin_of_energies(data: PreparedData) -> str:
+    """A line on E0, which decides whether the model knows other compositions than those it has seen."""
+    origin = data.summary.reference_energies_from
+    if origin.startswith("least squares"):
+        origin = (
+            f"{origin}; such a model knows only the compositions it was trained on, give isolated atoms or "
+            "'data.reference_energies' for others"
+        )
+    return f"reference energies: {origin}"
 
 
 @contextmanager
@@ -310,6 +331,6 @@ def _farewell(result: TrainingResult, output: Path) -> str:
     }[result.reason]
     best = f", best epoch {result.best_epoch}" if result.best_epoch else ""
     return (
-        f"{why}: {result.epochs} epochs in {duration(60 * result.minutes)}{best}; "
+        f"{why}: {count_of(result.epochs, 'epoch')} in {duration(60 * result.minutes)}{best}; "
         f"the model is {output / BEST}"
     )

@@ -139,10 +139,8 @@ class Trainer:
         """Validate and count the epoch; returns training errors and validation errors (averaged weights)."""
         train = self.errors
         if not math.isfinite(train.loss):
-            raise SymmdError(
-                f"training diverged in epoch {self.epoch + 1}: the loss is {train.loss}; lower "
-                "'training.learning_rate' or 'training.gradient_norm' and start again"
-            )
+            raise self._divergence(f"the loss is {train.loss}")
+        self.refuse_divergence()
         valid = self.validate()
         self.rate.see_validation(self.criterion(train, valid))
         self.epoch, self.batch = self.epoch + 1, 0
@@ -150,8 +148,19 @@ class Trainer:
         self._share_clock()
         return train, valid
 
+    def refuse_divergence(self) -> None:
+        """Raise where a weight is no longer a number, before it is written or validated."""
+        if not bool(torch.isfinite(self.parameters.values).all() & torch.isfinite(self.average.values).all()):
+            raise self._divergence("a weight is not finite")
+
+    def _divergence(self, what: str) -> SymmdError:
+        return SymmdError(
+            f"training diverged in epoch {self.epoch + 1}: {what}; lower "
+            "'training.learning_rate' or 'training.gradient_norm' and start again"
+        )
+
     def criterion(self, train: Errors, valid: Errors) -> float:
-        """The loss that decides which weights are best: validation's, or training's where there is none."""
+        """The loss that decides which weights are best: validation's, or else training's."""
         return train.loss if math.isnan(valid.loss) else valid.loss
 
     def validate(self) -> Errors:
@@ -172,6 +181,8 @@ class Trainer:
         finally:
             values.copy_(trained)
         self.processes.add_up(totals)
+        if not bool(torch.isfinite(totals).all()):
+            raise self._divergence("a validation error is not finite")
         return Errors.from_sums(totals)
 
     def _valid_batches(self) -> Iterator[AtomBatch]:

@@ -8,8 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model_cases import CONFIGS, STATISTICS, graph_of, make_config, make_network
+from symmd_md.analysis.accounting import Row, account
 from symmd_md.model import ModelConfig, SymmdNetwork
-from symmd_md.model.accounting import Row, account
 
 WIDE = {
     "production": ModelConfig(species=("H", "C", "N", "O")),

@@ -1,6 +1,6 @@
 """Writes csrc/core/coupling_terms.h, the compiled kernels' copy of the coupling coefficients.
 
-python -m symmd_md.model.coupling_header > csrc/core/coupling_terms.h
+python csrc/core/write_coupling_terms.py > csrc/core/coupling_terms.h
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from symmd_md.model.clebsch_gordan import bare_terms
 
 HEADER = """\
-// Written by symmd_md.model.coupling_header from e3nn's Wigner 3j symbols; do not edit.
+// Written by write_coupling_terms.py from e3nn's Wigner 3j symbols; do not edit.
 // Real coupling coefficients times sqrt(2 l3 + 1), degrees to 3, parity kept; order l3, l1, l2, m1, m3, m2.
 #pragma once
 
