@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/harmonics.h"
+#include "model_file.h"
 
 namespace py = pybind11;
 
@@ -102,4 +103,5 @@ PYBIND11_MODULE(_engine, module) {
     module.def("spherical_harmonics", &spherical_harmonics, py::arg("vectors"), py::arg("max_degree"),
                "Real harmonics of the directions of vectors [n, 3], for all degrees up to max_degree (0 to 3), as "
                "[n, (max_degree + 1)^2]; e3nn's order and its 'component' normalisation.");
+    define_model_file(module);
 }

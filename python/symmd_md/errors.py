@@ -17,3 +17,7 @@ class DataError(SymmdError):
 
 class CheckpointError(SymmdError):
     """A checkpoint is missing, damaged, or belongs to a different run."""
+
+
+class ModelFileError(SymmdError):
+    """A model file is missing, damaged, hostile, or of a newer format."""
