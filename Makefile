@@ -26,7 +26,7 @@ setup: $(VENV)/stamp-project  ## Create .venv, install everything and build the 
 test: setup  ## Set up, then run the tests
 	$(BIN)/python -m pytest
 
-demo: setup  ## Set up, then train a small potential on data made on the spot (about 2 minutes)
+demo: setup  ## Set up, then train a small potential on data made on the spot (about a minute)
 	$(BIN)/symmd demo -o $(DEMO)
 
 lint: setup  ## Check style and types of the Python and the style of the C++
