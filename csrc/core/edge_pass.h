@@ -85,12 +85,17 @@ class EdgePass {
         for (int64_t atom = first; atom < last; ++atom) {
             aggregate(atom);
             write_aggregate(atom, out.aggregated);
+            if (out.total && shape.attends) write_total(atom, out.total);
         }
     }
 
     void backward(int64_t first, int64_t last, const EdgePassOutput<T>& out) {
         for (int64_t atom = first; atom < last; ++atom) {
-            aggregate(atom);
+            if (in.aggregated) {
+                recall(atom);
+            } else {
+                aggregate(atom);
+            }
             if (out.aggregated) write_aggregate(atom, out.aggregated);
             pull_atom(atom, out);
         }
@@ -258,13 +263,7 @@ class EdgePass {
             const int h = pack * W + lane;
             value[lane] = h < shape.heads ? numbers[h] : padding;
         }
-        V result = zero_pack<V>();
-        if constexpr (is_dual<S>) {
-            result.value = load<T>(value);
-        } else {
-            result = load<T>(value);
-        }
-        return result;
+        return constant_pack(load<T>(value));
     }
 
     // eq. 16-19 for one atom: leaves A in `accumulated` and, with attention, Z in `total`.
@@ -272,11 +271,7 @@ class EdgePass {
         for (int k = 0; k < blocks * D3; ++k) accumulated[k] = zero_pack<V>();
         const T score_scale = T(1 / __builtin_sqrt(double(width)));
         if (shape.attends) {
-            for (int b = 0; b < blocks; ++b)
-                for (int c = 0; c < D1; ++c) {
-                    const int64_t at = (atom * D1 + c) * shape.channels + b * W;
-                    query[b * D1 + c] = load_with_slope<S>(in.queries, in.queries_slope, at);
-                }
+            load_queries(atom);
             for (int pack = 0; pack < head_packs; ++pack) {
                 total[pack] = exponential_of(head_constant(in.sink, pack, T(0)));
             }
@@ -325,6 +320,43 @@ class EdgePass {
             const V weight = expand(first_sums, b);
             for (int c = 0; c < D3; ++c) accumulated[b * D3 + c] = weight * accumulated[b * D3 + c];
         }
+    }
+
+    void load_queries(int64_t atom) {
+        for (int b = 0; b < blocks; ++b)
+            for (int c = 0; c < D1; ++c) {
+                const int64_t at = (atom * D1 + c) * shape.channels + b * W;
+                query[b * D1 + c] = load_with_slope<S>(in.queries, in.queries_slope, at);
+            }
+    }
+
+    // What `aggregate` would leave, from the arrays of the forward pass.
+    void recall(int64_t atom) {
+        for (int b = 0; b < blocks; ++b)
+            for (int c = 0; c < D3; ++c) {
+                const int64_t at = (atom * D3 + c) * shape.channels + b * W;
+                accumulated[b * D3 + c] = constant_pack(load<T>(in.aggregated + at));
+            }
+        if (!shape.attends) return;
+        load_queries(atom);
+        for (int pack = 0; pack < head_packs; ++pack)
+            total[pack] = head_constant(in.total + atom * shape.heads, pack, T(1));
+    }
+
+    static V constant_pack(P pack) {
+        V result = zero_pack<V>();
+        if constexpr (is_dual<S>) {
+            result.value = pack;
+        } else {
+            result = pack;
+        }
+        return result;
+    }
+
+    void write_total(int64_t atom, T* to) const {
+        for (int pack = 0; pack < head_packs; ++pack)
+            for (int lane = 0; lane < W && pack * W + lane < shape.heads; ++lane)
+                to[atom * shape.heads + pack * W + lane] = value_of(total[pack])[lane];
     }
 
     void write_aggregate(int64_t atom, T* to) const {

@@ -29,6 +29,9 @@ struct EdgePassInput {
     const T* values_slope = nullptr;
     const T* queries_slope = nullptr;
     const T* pull = nullptr;  // [atoms, D3, C] gradient of the energy with respect to the aggregate
+    // What the forward pass gave, for a backward pass that shall not compute it again; both or none.
+    const T* aggregated = nullptr;  // [atoms, D3, C]
+    const T* total = nullptr;       // [atoms, heads]; unused without attention
 };
 
 // Where results go; a null pointer is a result that nobody asked for. `values`, `table` and `sink` are added to and
@@ -36,6 +39,7 @@ struct EdgePassInput {
 template <class T>
 struct EdgePassOutput {
     T* aggregated = nullptr;  // [atoms, D3, C]
+    T* total = nullptr;       // [atoms, heads] Z of eq. 17, from the forward pass
     T* vectors = nullptr;     // [edges, 3]
     T* values = nullptr;      // [atoms, D1, C]
     T* queries = nullptr;     // [atoms, D1, C]
@@ -68,6 +72,29 @@ struct ProductOutput {
     T* cube_weight = nullptr;
 };
 
+// Channel mixing of any set of rows: y[y_row[r] + n] = Σ_k x[x_row[r] + k] weight[k, n], or added to it
+// (docs/theory.md, eq. 14, 22, 49). No row of y may occur twice.
+template <class T>
+struct Mixing {
+    int64_t rows = 0, inputs = 0, outputs = 0;  // outputs: a multiple of 16
+    const T* x = nullptr;
+    const int64_t* x_row = nullptr;  // [rows] where a row of x starts
+    const T* weight = nullptr;       // [inputs, outputs]
+    T* y = nullptr;
+    const int64_t* y_row = nullptr;  // [rows]
+    bool add = false;
+};
+
+// The hidden layer of the readout: Σ_μ γ silu(a_μ) w_μ of each row, and its gradient in place of `a` (eq. 23, 51).
+template <class T>
+struct Readout {
+    int64_t rows = 0, width = 0;  // width: a multiple of 16
+    T* hidden = nullptr;          // [rows, width] a; becomes scale γ silu'(a_μ) w_μ
+    const T* outer = nullptr;     // [width]
+    double scale = 1;             // of the gradient
+    double* energy = nullptr;     // [rows] added to
+};
+
 // Which derivative of a kernel is meant.
 enum class Pass { forward, backward, backward_slope };
 
@@ -80,6 +107,8 @@ struct Kernels {
     bool (*product_supported)(const ProductShape&);
     void (*product)(const ProductShape&, Pass, const ProductInput<T>&, int64_t first, int64_t last,
                     const ProductOutput<T>&);
+    void (*mix)(const Mixing<T>&);
+    void (*readout)(const Readout<T>&);
 };
 
 struct InstructionSet {

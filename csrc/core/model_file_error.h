@@ -1,17 +1,12 @@
 // The one exception of everything that reads a model file.
 #pragma once
 
-#include <stdexcept>
 #include <string>
 #include <string_view>
 
-namespace symmd {
+#include "symmd/error.h"
 
-// A model file that cannot be used; what() is one sentence: what was expected, what was found, what to do.
-class ModelFileError : public std::runtime_error {
-  public:
-    using std::runtime_error::runtime_error;
-};
+namespace symmd {
 
 // `text` of a file in quotes and fit for a message: printable ASCII, at most 60 characters.
 inline std::string in_quotes(std::string_view text) {

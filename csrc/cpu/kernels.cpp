@@ -1,6 +1,7 @@
 // The kernels of one instruction set and one precision: this file is compiled once for each pair, with SYMMD_NAMESPACE
 // naming the set and SYMMD_NUMBER the number type. No function of the standard library's templates is called here: its
 // symbols would be shared between the sets.
+#include "../core/channel_mixing.h"
 #include "../core/edge_pass.h"
 #include "../core/node_products.h"
 
@@ -86,10 +87,14 @@ void product(const ProductShape& shape, Pass pass, const ProductInput<Number>& i
     });
 }
 
+void mix(const Mixing<Number>& in) { ChannelMixing<Number>(in).run(); }
+
+void readout(const Readout<Number>& in) { read_out<Number>(in); }
+
 }  // namespace
 
 // Found by the dispatcher under the name of the set (csrc/cpu/dispatch.cpp).
-void fill(Kernels<Number>& table) { table = {edge_workspace, edge, product_supported, product}; }
+void fill(Kernels<Number>& table) { table = {edge_workspace, edge, product_supported, product, mix, readout}; }
 
 }  // namespace SYMMD_NAMESPACE
 }  // namespace symmd

@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "core/harmonics.h"
+#include "engine.h"
 #include "model_file.h"
+#include "neighbour_list.h"
 
 namespace py = pybind11;
 
@@ -103,5 +105,8 @@ PYBIND11_MODULE(_engine, module) {
     module.def("spherical_harmonics", &spherical_harmonics, py::arg("vectors"), py::arg("max_degree"),
                "Real harmonics of the directions of vectors [n, 3], for all degrees up to max_degree (0 to 3), as "
                "[n, (max_degree + 1)^2]; e3nn's order and its 'component' normalisation.");
+    // Errors are tried in the opposite order: that of model files is one of the engine's.
+    define_engine(module);
     define_model_file(module);
+    bind_neighbour_list(module);
 }

@@ -21,3 +21,7 @@ class CheckpointError(SymmdError):
 
 class ModelFileError(SymmdError):
     """A model file is missing, damaged, hostile, or of a newer format."""
+
+
+class EngineError(SymmdError):
+    """Atoms that the compiled engine cannot compute: coinciding, not finite, of an unknown element."""

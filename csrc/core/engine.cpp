@@ -1,0 +1,283 @@
+#include "symmd/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "core/atom_order.h"
+#include "core/elements.h"
+#include "core/evaluation.h"
+#include "core/model_file.h"
+#include "core/neighbour_list.h"
+#include "core/network.h"
+#include "core/parallel.h"
+
+namespace symmd {
+
+namespace {
+
+constexpr int64_t unordered_atoms = 512;  // so few fit into the cache in any order
+constexpr int64_t builds_of_an_order = 10;
+
+// What computes, in one precision.
+class Evaluator {
+  public:
+    virtual ~Evaluator() = default;
+    virtual void run(const Surroundings& surroundings, int threads, GhostExchange* exchange,
+                     const EvaluationOutput& out) = 0;
+    virtual std::size_t memory_bytes() const = 0;
+};
+
+template <class T>
+class EvaluatorOf : public Evaluator {
+  public:
+    explicit EvaluatorOf(const ModelFile& model) : network_(model), evaluation_(network_) {}
+    void run(const Surroundings& surroundings, int threads, GhostExchange* exchange,
+             const EvaluationOutput& out) override {
+        evaluation_.run(surroundings, threads, exchange, out);
+    }
+    std::size_t memory_bytes() const override { return evaluation_.memory_bytes(); }
+
+  private:
+    const NetworkWeights<T> network_;
+    Evaluation<T> evaluation_;
+};
+
+ModelInfo describe(const ModelFile& model) {
+    const ModelHeader& header = model.header;
+    ModelInfo info;
+    info.species = header.species;
+    info.atomic_numbers = header.atomic_numbers;
+    info.cutoff = header.cutoff;
+    info.layer_cutoffs = header.layer_cutoffs;
+    info.layers = header.layers;
+    info.channels = header.channels;
+    info.heads = header.heads;
+    info.max_degree = header.max_degree;
+    info.hidden_degree = header.hidden_degree;
+    info.body_order = header.body_order;
+    info.reference_energies = header.reference_energies;
+    info.header = model.header_text;
+    info.sha256 = model.sha256;
+    return info;
+}
+
+void check_options(const EngineOptions& options) {
+    if (options.threads < 0)
+        throw Error("threads must be 0 (all) or positive, found " + std::to_string(options.threads));
+    if (!(options.skin >= 0 && options.skin <= 100))
+        throw Error("skin must lie between 0 and 100 Å, found " + std::to_string(options.skin));
+}
+
+}  // namespace
+
+GhostExchange::~GhostExchange() = default;
+
+struct Engine::State {
+    EngineOptions options;
+    ModelInfo info;
+    double list_cutoff;
+    std::unique_ptr<Evaluator> evaluator;
+    NeighbourList list;
+    std::vector<double> atom_energy;
+
+    // Atoms in the order that the engine's list has them, when that is not the caller's.
+    std::vector<int64_t> order;
+    std::vector<int32_t> species;
+    std::vector<double> positions, forces, atom_virial;
+    int64_t builds_at_order = 0;
+
+    State(const ModelFile& model, const EngineOptions& chosen)
+        : options(chosen),
+          info(describe(model)),
+          list_cutoff(*std::max_element(info.layer_cutoffs.begin(), info.layer_cutoffs.end())),
+          list(list_cutoff, chosen.skin) {
+        if (options.precision == Precision::float32) {
+            evaluator = std::make_unique<EvaluatorOf<float>>(model);
+        } else {
+            evaluator = std::make_unique<EvaluatorOf<double>>(model);
+        }
+    }
+
+    int threads_for(int64_t atoms) const {
+        const int wanted = options.threads > 0 ? options.threads : available_threads();
+        return int(std::max<int64_t>(1, std::min<int64_t>(wanted, atoms)));
+    }
+
+    void check_species(const int32_t* found, int64_t atoms) const {
+        const int32_t known = int32_t(info.species.size());
+        for (int64_t i = 0; i < atoms; ++i)
+            if (found[i] < 0 || found[i] >= known)
+                throw Error("the species of atom " + std::to_string(i + 1) + " must be an index from 0 to " +
+                            std::to_string(known - 1) + ", found " + std::to_string(found[i]));
+    }
+
+    void update_order(const System& system);
+    const double* arrange(const System& system);
+    void update_list(const System& system, const double* arranged);
+    void compute(const System& system, Results& results);
+};
+
+Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Engine::Engine(Engine&&) noexcept = default;
+Engine& Engine::operator=(Engine&&) noexcept = default;
+Engine::~Engine() = default;
+
+Engine Engine::load(const std::string& path, const EngineOptions& options) {
+    check_options(options);
+    return Engine(std::make_unique<State>(load_model_file(path), options));
+}
+
+Engine Engine::load(const void* data, std::size_t size, const std::string& name, const EngineOptions& options) {
+    check_options(options);
+    return Engine(std::make_unique<State>(load_model_file(data, size, name), options));
+}
+
+// An order serves for several lists: atoms diffuse slowly compared with the boxes of the curve.
+void Engine::State::update_order(const System& system) {
+    if (system.atoms <= unordered_atoms || options.deterministic) {
+        order.clear();
+        return;
+    }
+    const bool fits = int64_t(order.size()) == system.atoms;
+    if (fits && list.build_count() - builds_at_order < builds_of_an_order) return;
+    order_along_curve(system.positions, system.atoms, system.cell, system.periodic, order);
+    builds_at_order = list.build_count();
+}
+
+const double* Engine::State::arrange(const System& system) {
+    if (order.empty()) return system.positions;
+    species.resize(system.atoms);
+    positions.resize(3 * system.atoms);
+    for (int64_t k = 0; k < system.atoms; ++k) {
+        species[k] = system.species[order[k]];
+        std::copy_n(system.positions + 3 * order[k], 3, positions.data() + 3 * k);
+    }
+    return positions.data();
+}
+
+void Engine::State::update_list(const System& system, const double* arranged) {
+    try {
+        try {
+            list.update(arranged, system.atoms, system.cell, system.periodic);
+        } catch (const std::invalid_argument&) {
+            if (order.empty()) throw;
+            // The same again in the caller's order, so that the message names the caller's atoms.
+            order.clear();
+            list.update(system.positions, system.atoms, system.cell, system.periodic);
+            throw;
+        }
+    } catch (const std::invalid_argument& error) {
+        order.clear();
+        throw Error(error.what());
+    }
+}
+
+void Engine::State::compute(const System& system, Results& results) {
+    if (system.atoms < 0)
+        throw Error("the number of atoms must not be negative, found " + std::to_string(system.atoms));
+    check_species(system.species, system.atoms);
+    update_order(system);
+    const double* arranged = arrange(system);
+    update_list(system, arranged);
+    const NeighbourEdges edges = list.edges();
+
+    Surroundings around;
+    around.owned = around.atoms = system.atoms;
+    around.species = order.empty() ? system.species : species.data();
+    around.positions = arranged;
+    around.list = &edges;
+    around.cell = system.periodic[0] || system.periodic[1] || system.periodic[2] ? system.cell : nullptr;
+    around.names = order.empty() ? nullptr : order.data();
+
+    EvaluationOutput out;
+    atom_energy.resize(system.atoms);
+    out.atom_energy = atom_energy.data();
+    out.virial = results.virial;
+    out.forces = results.forces;
+    out.atom_virial = results.atom_virial;
+    if (!order.empty()) {
+        forces.resize(results.forces ? 3 * system.atoms : 0);
+        atom_virial.resize(results.atom_virial ? 9 * system.atoms : 0);
+        if (out.forces) out.forces = forces.data();
+        if (out.atom_virial) out.atom_virial = atom_virial.data();
+    }
+    evaluator->run(around, threads_for(system.atoms), nullptr, out);
+
+    results.energy = std::accumulate(atom_energy.begin(), atom_energy.end(), 0.0);
+    for (int64_t k = 0; k < system.atoms; ++k) {
+        const int64_t i = order.empty() ? k : order[k];
+        if (results.atom_energy) results.atom_energy[i] = atom_energy[k];
+        if (order.empty()) continue;
+        if (results.forces) std::copy_n(forces.data() + 3 * k, 3, results.forces + 3 * i);
+        if (results.atom_virial) std::copy_n(atom_virial.data() + 9 * k, 9, results.atom_virial + 9 * i);
+    }
+}
+
+void Engine::compute(const System& system, Results& results) { state_->compute(system, results); }
+
+void Engine::compute(const Neighbourhood& neighbourhood, GhostExchange* exchange, Results& results) {
+    const int64_t owned = neighbourhood.owned, atoms = neighbourhood.atoms;
+    if (owned < 0 || atoms < owned)
+        throw Error("a neighbourhood must have at least its owned atoms, found " + std::to_string(owned) + " of " +
+                    std::to_string(atoms));
+    if (!exchange && atoms > owned && state_->info.layers > 1)
+        throw Error("a network of " + std::to_string(state_->info.layers) +
+                    " layers needs the features of its ghosts: give a GhostExchange");
+    state_->check_species(neighbourhood.species, atoms);
+    for (int64_t k = 0; k < 3 * atoms; ++k)
+        if (!std::isfinite(neighbourhood.positions[k]))
+            throw Error("coordinates must be finite, found " + std::to_string(neighbourhood.positions[k]) +
+                        " at atom " + std::to_string(k / 3 + 1) + ": the simulation has most likely blown up");
+    Surroundings around;
+    around.owned = owned;
+    around.atoms = atoms;
+    around.species = neighbourhood.species;
+    around.positions = neighbourhood.positions;
+    around.rows = &neighbourhood;
+    state_->atom_energy.resize(owned);
+    EvaluationOutput out;
+    out.atom_energy = state_->atom_energy.data();
+    out.forces = results.forces;
+    out.virial = results.virial;
+    out.atom_virial = results.atom_virial;
+    state_->evaluator->run(around, state_->threads_for(owned), exchange, out);
+    results.energy = std::accumulate(state_->atom_energy.begin(), state_->atom_energy.end(), 0.0);
+    if (results.atom_energy) std::copy(state_->atom_energy.begin(), state_->atom_energy.end(), results.atom_energy);
+}
+
+const ModelInfo& Engine::model() const { return state_->info; }
+
+int32_t Engine::species_of(int atomic_number) const {
+    const std::vector<int>& known = state_->info.atomic_numbers;
+    const auto found = std::find(known.begin(), known.end(), atomic_number);
+    if (found != known.end()) return int32_t(found - known.begin());
+    std::string names;
+    for (const std::string& name : state_->info.species) names += (names.empty() ? "" : ", ") + name;
+    throw Error("the model knows " + names + ", found an atom with atomic number " + std::to_string(atomic_number) +
+                "; use a model that was trained with this element");
+}
+
+const EngineOptions& Engine::options() const { return state_->options; }
+
+void Engine::set_threads(int threads) {
+    EngineOptions changed = state_->options;
+    changed.threads = threads;
+    check_options(changed);
+    state_->options = changed;
+}
+
+int64_t Engine::list_builds() const { return state_->list.build_count(); }
+
+std::size_t Engine::memory_bytes() const {
+    return state_->evaluator->memory_bytes() + state_->list.memory_bytes() +
+           state_->positions.capacity() * sizeof(double) + state_->species.capacity() * sizeof(int32_t) +
+           state_->order.capacity() * sizeof(int64_t) + state_->forces.capacity() * sizeof(double) +
+           state_->atom_virial.capacity() * sizeof(double) + state_->atom_energy.capacity() * sizeof(double);
+}
+
+std::string Engine::instruction_set() { return symmd::instruction_set().name; }
+
+}  // namespace symmd

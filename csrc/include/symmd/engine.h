@@ -1,0 +1,132 @@
+// The engine of SymMD: energies and forces of an exported network, without torch and without Python.
+//
+//     symmd::Engine engine = symmd::Engine::load("model.pt", {});
+//     symmd::System water{atoms, species, positions, cell, {true, true, true}};
+//     symmd::Results results;
+//     results.forces = forces;            // [atoms, 3]
+//     engine.compute(water, results);     // results.energy in eV
+//
+// Units: eV, Å, eV/Å. Arrays are dense and row-major, coordinates are double at every precision. A species is an index
+// into Engine::model().species; Engine::species_of() gives it for an atomic number.
+//
+// Whatever is wrong with a model file or with the atoms (a coordinate that is not finite, atoms in the same place, an
+// unknown species, a cell without volume) is a symmd::Error whose text is one sentence. After an error the engine can
+// be used as before, and what was in the arrays of the results is undefined.
+//
+// An engine is used by one thread at a time and runs its own OpenMP threads; several engines do not see each other.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "symmd/error.h"
+
+namespace symmd {
+
+enum class Precision {
+    float32,  // arithmetic on differences of fp64 coordinates; energies are summed in fp64
+    float64   // throughout, for checking
+};
+
+struct EngineOptions {
+    Precision precision = Precision::float32;
+    // OpenMP threads; 0 takes as many as OpenMP would. Results differ by rounding between numbers of threads.
+    int threads = 0;
+    // Å by which the engine's own neighbour list is longer than the cutoff, so that it serves many steps.
+    double skin = 1.0;
+    // The same structure gives the same bits whatever was computed before. Without, the engine may visit atoms in
+    // another order after its list was built anew, which is faster for thousands of atoms.
+    bool deterministic = false;
+};
+
+// What a model file says about its network.
+struct ModelInfo {
+    std::vector<std::string> species;  // element symbols
+    std::vector<int> atomic_numbers;   // of the species
+    double cutoff = 0;                 // Å, the largest of any layer
+    std::vector<double> layer_cutoffs;
+    int layers = 0, channels = 0, heads = 0, max_degree = 0, hidden_degree = 0, body_order = 0;
+    std::vector<double> reference_energies;  // eV, E0 of the species
+    std::string header;                      // JSON text with everything, provenance included
+    std::string sha256;                      // of the weights and the header
+};
+
+// A structure for which the engine finds the neighbours itself.
+struct System {
+    int64_t atoms = 0;
+    const int32_t* species = nullptr;   // [atoms]
+    const double* positions = nullptr;  // [atoms, 3] Å, inside the cell or outside of it
+    const double* cell = nullptr;       // [3, 3] Å, rows are the cell's vectors; null when no axis is periodic
+    std::array<bool, 3> periodic{{false, false, false}};
+};
+
+// Atoms with a caller's neighbour list. Atoms 0 … owned-1 are the caller's own, the rest are ghosts: images, or atoms
+// of other domains. Rows hold every neighbour within the cutoff, in both directions, and may hold others farther away.
+struct Neighbourhood {
+    int64_t owned = 0, atoms = 0;
+    const int32_t* species = nullptr;            // [atoms]
+    const double* positions = nullptr;           // [atoms, 3] Å
+    const int32_t* counts = nullptr;             // [owned] neighbours of atom i
+    const int32_t* const* neighbours = nullptr;  // [owned][counts[i]] indices below `atoms`, after masking
+    int32_t mask = -1;                           // bits of a neighbour that are its index
+};
+
+// How features of the caller's atoms reach their ghosts, and pulls on ghosts their owners: called between layers, so
+// once each way for every layer but the first. `rows`: [atoms, width] numbers of 4 or 8 bytes, by precision.
+class SYMMD_API GhostExchange {
+  public:
+    virtual ~GhostExchange();
+    // Copies the rows of owned atoms to the rows of their ghosts.
+    virtual void forward(void* rows, int64_t width, Precision precision) = 0;
+    // Adds the rows of ghosts to those of their owners.
+    virtual void backward(void* rows, int64_t width, Precision precision) = 0;
+};
+
+// What shall be computed: null is not wanted. Written, not added to.
+struct Results {
+    double energy = 0;              // eV, E0 included; of the owned atoms
+    double* atom_energy = nullptr;  // [owned] eV
+    double* forces = nullptr;       // [atoms, 3] eV/Å; ghosts have theirs, which belong to their owners
+    double* virial = nullptr;       // [3, 3] eV: Σ r ⊗ F = -dE/dε, symmetric (docs/theory.md, eq. 26)
+    double* atom_virial = nullptr;  // [atoms, 3, 3] eV: half of each edge to either atom; sums to the virial
+};
+
+class SYMMD_API Engine {
+  public:
+    // Reads `model.pt` or a bare `.safetensors`.
+    static Engine load(const std::string& path, const EngineOptions& options = {});
+    // The same from memory, which is copied; messages call it `name`.
+    static Engine load(const void* data, std::size_t size, const std::string& name, const EngineOptions& options = {});
+
+    Engine(Engine&&) noexcept;
+    Engine& operator=(Engine&&) noexcept;
+    ~Engine();
+
+    // With the engine's own list. Neither way allocates once the number of atoms has settled.
+    void compute(const System& system, Results& results);
+    // With a caller's list; without `exchange` there must be no ghosts, unless the network has one layer.
+    void compute(const Neighbourhood& neighbourhood, GhostExchange* exchange, Results& results);
+
+    const ModelInfo& model() const;
+    // Index of a species; refuses an element that the model was not trained for.
+    int32_t species_of(int atomic_number) const;
+    const EngineOptions& options() const;
+    void set_threads(int threads);
+
+    // How often the engine's own list was built, and bytes in all arrays that grow with the atoms.
+    int64_t list_builds() const;
+    std::size_t memory_bytes() const;
+    // baseline, avx2 or avx512.
+    static std::string instruction_set();
+
+  private:
+    struct State;
+    explicit Engine(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace symmd

@@ -1,0 +1,243 @@
+#include "engine.h"
+
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "symmd/engine.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Indices = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+
+std::string shape_of(const py::array& array) {
+    std::string text = "[";
+    for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
+        text += (axis ? ", " : "") + std::to_string(array.shape(axis));
+    return text + "]";
+}
+
+void check_shape(const py::array& array, const char* name, const std::vector<py::ssize_t>& expected) {
+    bool same = array.ndim() == py::ssize_t(expected.size());
+    for (std::size_t axis = 0; same && axis < expected.size(); ++axis) same = array.shape(axis) == expected[axis];
+    if (same) return;
+    std::string text;
+    for (const py::ssize_t size : expected) text += (text.empty() ? "" : ", ") + std::to_string(size);
+    throw std::invalid_argument(std::string("expected ") + name + " of shape [" + text + "], found " + shape_of(array));
+}
+
+symmd::EngineOptions options_of(const std::string& precision, int threads, double skin, bool deterministic) {
+    symmd::EngineOptions options;
+    if (precision != "float32" && precision != "float64")
+        throw std::invalid_argument("precision must be float32 or float64, found '" + precision + "'");
+    options.precision = precision == "float32" ? symmd::Precision::float32 : symmd::Precision::float64;
+    options.threads = threads;
+    options.skin = skin;
+    options.deterministic = deterministic;
+    return options;
+}
+
+// Python's threads may share an engine: computations wait for each other.
+class SharedEngine {
+  public:
+    explicit SharedEngine(symmd::Engine engine) : engine(std::move(engine)) {}
+    symmd::Engine engine;
+    std::mutex busy;
+};
+
+// Rows of features as numpy arrays that share the engine's memory.
+class PythonExchange : public symmd::GhostExchange {
+  public:
+    PythonExchange(py::ssize_t atoms, py::function forward, py::function backward)
+        : atoms_(atoms), forward_(std::move(forward)), backward_(std::move(backward)) {}
+
+    void forward(void* rows, int64_t width, symmd::Precision precision) override {
+        forward_(view(rows, width, precision));
+    }
+    void backward(void* rows, int64_t width, symmd::Precision precision) override {
+        backward_(view(rows, width, precision));
+    }
+
+  private:
+    py::array view(void* rows, int64_t width, symmd::Precision precision) const {
+        const py::dtype type =
+            precision == symmd::Precision::float32 ? py::dtype::of<float>() : py::dtype::of<double>();
+        // A base keeps numpy from copying.
+        return py::array(type, std::vector<py::ssize_t>{atoms_, py::ssize_t(width)}, rows, py::capsule(rows));
+    }
+    py::ssize_t atoms_;
+    py::function forward_, backward_;
+};
+
+struct Arrays {
+    Doubles atom_energy, forces, virial, atom_virial;
+    symmd::Results results;
+
+    Arrays(py::ssize_t owned, py::ssize_t atoms, bool with_forces, bool with_virial, bool with_atom_virial)
+        : atom_energy(owned) {
+        results.atom_energy = atom_energy.mutable_data();
+        if (with_forces) {
+            forces = Doubles({atoms, py::ssize_t(3)});
+            results.forces = forces.mutable_data();
+        }
+        if (with_virial) {
+            virial = Doubles({3, 3});
+            results.virial = virial.mutable_data();
+        }
+        if (with_atom_virial) {
+            atom_virial = Doubles({atoms, py::ssize_t(3), py::ssize_t(3)});
+            results.atom_virial = atom_virial.mutable_data();
+        }
+    }
+
+    py::dict found(bool with_forces, bool with_virial, bool with_atom_virial) const {
+        py::dict result;
+        result["energy"] = results.energy;
+        result["atom_energy"] = atom_energy;
+        if (with_forces) result["forces"] = forces;
+        if (with_virial) result["virial"] = virial;
+        if (with_atom_virial) result["atom_virial"] = atom_virial;
+        return result;
+    }
+};
+
+py::dict compute(SharedEngine& shared, const Indices& species, const Doubles& positions,
+                 const std::optional<Doubles>& cell, const std::array<bool, 3>& pbc, bool forces, bool virial,
+                 bool atom_virial) {
+    const py::ssize_t atoms = species.size();
+    check_shape(species, "species", {atoms});
+    check_shape(positions, "positions", {atoms, 3});
+    if (cell) check_shape(*cell, "a cell", {3, 3});
+    Arrays arrays(atoms, atoms, forces, virial, atom_virial);
+    symmd::System system;
+    system.atoms = atoms;
+    system.species = species.data();
+    system.positions = positions.data();
+    system.cell = cell ? cell->data() : nullptr;
+    system.periodic = pbc;
+    {
+        const py::gil_scoped_release release;
+        const std::lock_guard<std::mutex> guard(shared.busy);
+        shared.engine.compute(system, arrays.results);
+    }
+    return arrays.found(forces, virial, atom_virial);
+}
+
+py::dict compute_neighbourhood(SharedEngine& shared, int64_t owned, const Indices& species, const Doubles& positions,
+                               const std::vector<Indices>& neighbours,
+                               const std::optional<std::pair<py::function, py::function>>& exchange, bool forces,
+                               bool virial, bool atom_virial) {
+    const py::ssize_t atoms = species.size();
+    check_shape(species, "species", {atoms});
+    check_shape(positions, "positions", {atoms, 3});
+    if (int64_t(neighbours.size()) != owned)
+        throw std::invalid_argument("expected one row of neighbours for each of " + std::to_string(owned) +
+                                    " owned atoms, found " + std::to_string(neighbours.size()));
+    std::vector<int32_t> counts;
+    std::vector<const int32_t*> rows;
+    for (const Indices& row : neighbours) {
+        counts.push_back(int32_t(row.size()));
+        rows.push_back(row.data());
+    }
+    Arrays arrays(owned, atoms, forces, virial, atom_virial);
+    symmd::Neighbourhood neighbourhood;
+    neighbourhood.owned = owned;
+    neighbourhood.atoms = atoms;
+    neighbourhood.species = species.data();
+    neighbourhood.positions = positions.data();
+    neighbourhood.counts = counts.data();
+    neighbourhood.neighbours = rows.data();
+    const std::lock_guard<std::mutex> guard(shared.busy);
+    if (exchange) {
+        PythonExchange by_python(atoms, exchange->first, exchange->second);
+        shared.engine.compute(neighbourhood, &by_python, arrays.results);
+    } else {
+        shared.engine.compute(neighbourhood, nullptr, arrays.results);
+    }
+    return arrays.found(forces, virial, atom_virial);
+}
+
+py::dict model_of(const SharedEngine& shared) {
+    const symmd::ModelInfo& info = shared.engine.model();
+    py::dict result;
+    result["species"] = info.species;
+    result["atomic_numbers"] = info.atomic_numbers;
+    result["cutoff"] = info.cutoff;
+    result["header"] = py::module_::import("json").attr("loads")(info.header);
+    result["sha256"] = info.sha256;
+    return result;
+}
+
+Indices species_of(const SharedEngine& shared, const Indices& numbers) {
+    Indices species(numbers.size());
+    for (py::ssize_t k = 0; k < numbers.size(); ++k)
+        species.mutable_data()[k] = shared.engine.species_of(numbers.data()[k]);
+    return species;
+}
+
+}  // namespace
+
+void define_engine(py::module_& module) {
+    py::register_local_exception_translator([](std::exception_ptr pointer) {
+        try {
+            if (pointer) std::rethrow_exception(pointer);
+        } catch (const symmd::Error& error) {
+            py::set_error(py::module_::import("symmd_md.errors").attr("EngineError"), error.what());
+        }
+    });
+
+    const auto from_bytes = [](const py::bytes& data, const std::string& name, const std::string& precision,
+                               int threads, double skin, bool deterministic) {
+        const std::string_view content = data;
+        return std::make_unique<SharedEngine>(symmd::Engine::load(content.data(), content.size(), name,
+                                                                  options_of(precision, threads, skin, deterministic)));
+    };
+    py::class_<SharedEngine>(module, "Engine",
+                             "The compiled engine on a model file. Units eV, Å. Errors are symmd_md.errors.EngineError "
+                             "and ModelFileError.")
+        .def(py::init([](const std::filesystem::path& path, const std::string& precision, int threads, double skin,
+                         bool deterministic) {
+                 const symmd::EngineOptions options = options_of(precision, threads, skin, deterministic);
+                 return std::make_unique<SharedEngine>(symmd::Engine::load(path.string(), options));
+             }),
+             py::arg("path"), py::arg("precision") = "float32", py::arg("threads") = 0, py::arg("skin") = 1.0,
+             py::arg("deterministic") = false)
+        .def_static("from_bytes", from_bytes, py::arg("data"), py::arg("name") = "model",
+                    py::arg("precision") = "float32", py::arg("threads") = 0, py::arg("skin") = 1.0,
+                    py::arg("deterministic") = false, "The same from the content of a model file.")
+        .def("compute", &compute, py::arg("species"), py::arg("positions"), py::arg("cell") = py::none(),
+             py::arg("pbc") = std::array<bool, 3>{}, py::kw_only(), py::arg("forces") = true, py::arg("virial") = false,
+             py::arg("atom_virial") = false,
+             "Dictionary with energy (eV) and atom_energy [N]; if asked forces [N, 3] (eV/Å), virial [3, 3] (eV) and "
+             "atom_virial [N, 3, 3] (eV). species [N] are indices into model['species'], positions [N, 3] and cell "
+             "[3, 3] in Å.")
+        .def(
+            "compute_neighbourhood", &compute_neighbourhood, py::arg("owned"), py::arg("species"), py::arg("positions"),
+            py::arg("neighbours"), py::arg("exchange") = py::none(), py::kw_only(), py::arg("forces") = true,
+            py::arg("virial") = false, py::arg("atom_virial") = false,
+            "The same with a caller's list: atoms from `owned` on are ghosts, neighbours has the senders of each owned "
+            "atom, exchange is (forward, backward), each called with rows [N, width] to be changed in place.")
+        .def("species_of", &species_of, py::arg("atomic_numbers"), "Indices of the species of atomic numbers [N].")
+        .def_property_readonly("model", &model_of, "species, atomic_numbers, cutoff (Å), header, sha256.")
+        .def_property(
+            "threads", [](const SharedEngine& shared) { return shared.engine.options().threads; },
+            [](SharedEngine& shared, int threads) { shared.engine.set_threads(threads); })
+        .def_property_readonly("list_builds", [](const SharedEngine& shared) { return shared.engine.list_builds(); })
+        .def_property_readonly("memory_bytes", [](const SharedEngine& shared) { return shared.engine.memory_bytes(); })
+        .def_property_readonly_static("instruction_set",
+                                      [](const py::object&) { return symmd::Engine::instruction_set(); });
+}
