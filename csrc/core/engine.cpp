@@ -75,7 +75,7 @@ void check_options(const EngineOptions& options) {
 
 GhostExchange::~GhostExchange() = default;
 
-struct Engine::State {
+struct __attribute__((visibility("hidden"))) Engine::State {
     EngineOptions options;
     ModelInfo info;
     double list_cutoff;
