@@ -20,6 +20,7 @@ namespace {
 
 constexpr int64_t unordered_atoms = 512;  // so few fit into the cache in any order
 constexpr int64_t builds_of_an_order = 10;
+constexpr int64_t atoms_of_a_thread = 8;  // fewer are done before the threads have met
 
 // What computes, in one precision.
 class Evaluator {
@@ -102,8 +103,9 @@ struct __attribute__((visibility("hidden"))) Engine::State {
     }
 
     int threads_for(int64_t atoms) const {
-        const int wanted = options.threads > 0 ? options.threads : available_threads();
-        return int(std::max<int64_t>(1, std::min<int64_t>(wanted, atoms)));
+        const int64_t most = options.threads > 0 ? std::min<int64_t>(options.threads, atoms)
+                                                 : std::min<int64_t>(available_threads(), atoms / atoms_of_a_thread);
+        return int(std::max<int64_t>(1, most));
     }
 
     void check_species(const int32_t* found, int64_t atoms) const {

@@ -37,12 +37,22 @@ class NodeProducts {
     }
 
     void backward(int64_t first, int64_t last, const ProductOutput<T>& out) const {
-        for (int64_t atom = first; atom < last; ++atom) {
-            for (int64_t start = 0; start < channels; start += W) pull(atom, start, out);
+        // A simulation has no use for the weights' gradients, and training always asks for them.
+        if (is_dual<S> || out.square_weight || out.cube_weight) {
+            pull_all<true>(first, last, out);
+        } else {
+            pull_all<is_dual<S>>(first, last, out);
         }
     }
 
   private:
+    template <bool Weights>
+    void pull_all(int64_t first, int64_t last, const ProductOutput<T>& out) const {
+        for (int64_t atom = first; atom < last; ++atom) {
+            for (int64_t start = 0; start < channels; start += W) pull<Weights>(atom, start, out);
+        }
+    }
+
     P square_weight(int64_t atom, int64_t start, int path) const {
         return load<T>(in.square_weight + (in.species[atom] * Square::path_count + path) * channels + start);
     }
@@ -77,6 +87,7 @@ class NodeProducts {
         }
     }
 
+    template <bool Weights>
     void pull(int64_t atom, int64_t start, const ProductOutput<T>& out) const {
         V a[D], square[DMiddle], third[DOut], a_pull[D], square_pull[DMiddle];
         evaluate(atom, start, a, square, third);
@@ -94,11 +105,11 @@ class NodeProducts {
                 constexpr auto& terms = Third::terms.at;
                 const auto part = T(terms[k].value) * load<T>(pulls + (DOut + terms[k].c3) * channels);
                 const auto weighted = part * cube_weight(atom, start, terms[k].path);
-                weight_pull[terms[k].path] += part * square[terms[k].c1] * a[terms[k].c2];
+                if constexpr (Weights) weight_pull[terms[k].path] += part * square[terms[k].c1] * a[terms[k].c2];
                 square_pull[terms[k].c1] += weighted * a[terms[k].c2];
                 a_pull[terms[k].c2] += weighted * square[terms[k].c1];
             });
-            if (out.cube_weight) add_weights<Third::path_count>(atom, start, weight_pull, out.cube_weight);
+            if (Weights && out.cube_weight) add_weights<Third::path_count>(atom, start, weight_pull, out.cube_weight);
         }
         V weight_pull[Square::path_count];
         for (V& pull : weight_pull) pull = zero_pack<V>();
@@ -106,11 +117,11 @@ class NodeProducts {
             constexpr auto& terms = Square::terms.at;
             const auto part = T(terms[k].value) * square_pull[terms[k].c3];
             const auto weighted = part * square_weight(atom, start, terms[k].path);
-            weight_pull[terms[k].path] += part * a[terms[k].c1] * a[terms[k].c2];
+            if constexpr (Weights) weight_pull[terms[k].path] += part * a[terms[k].c1] * a[terms[k].c2];
             a_pull[terms[k].c1] += weighted * a[terms[k].c2];
             a_pull[terms[k].c2] += weighted * a[terms[k].c1];
         });
-        if (out.square_weight) add_weights<Square::path_count>(atom, start, weight_pull, out.square_weight);
+        if (Weights && out.square_weight) add_weights<Square::path_count>(atom, start, weight_pull, out.square_weight);
         if (out.aggregated)
             for (int c = 0; c < D; ++c)
                 store<T>(out.aggregated + (atom * D + c) * channels + start, outcome(a_pull[c]));

@@ -34,7 +34,8 @@ enum class Precision {
 
 struct EngineOptions {
     Precision precision = Precision::float32;
-    // OpenMP threads; 0 takes as many as OpenMP would. Results differ by rounding between numbers of threads.
+    // OpenMP threads; 0 takes as many as OpenMP would, fewer for a few atoms. Results differ by rounding between
+    // numbers of threads.
     int threads = 0;
     // Å by which the engine's own neighbour list is longer than the cutoff, so that it serves many steps.
     double skin = 1.0;
