@@ -11,7 +11,7 @@ BUILD_TOOLS := scikit-build-core==1.1.2 pybind11==3.1.0 cmake==4.4.4 ninja==1.13
 
 # The install is editable, so only compiled sources and the project's own description make it stale.
 COMPILED_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc -type f -not -name '.*' 2>/dev/null)
-CPP_SOURCES := $(shell find csrc tests -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) \
+CPP_SOURCES := $(shell find csrc tests benchmarks -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) \
 	2>/dev/null)
 
 .DEFAULT_GOAL := help

@@ -8,13 +8,12 @@ mappings with the same keys, which become the columns of the table between ``<!-
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from symmd_md.analysis.machine import machine
 from symmd_md.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,18 +21,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 
 
-def machine() -> str:
-    """Processor and number of cores of this computer."""
-    processor = platform.machine()
-    description = Path("/proc/cpuinfo")
-    if description.exists():
-        found = re.search(r"^model name\s*:\s*(.+)$", description.read_text(), re.MULTILINE)
-        processor = found.group(1).strip() if found else processor
-    return f"{processor}, {len(os.sched_getaffinity(0))} cores"
-
-
-def write_result(name: str, title: str, command: str, rows: list[dict[str, Any]]) -> Path:
-    """Write benchmarks/results/NAME.json; ``rows`` are the lines of its table, with their units."""
+def write_result(
+    name: str, title: str, command: str, rows: list[dict[str, Any]], folder: Path = RESULTS
+) -> Path:
+    """Write NAME.json into benchmarks/results; ``rows`` are the lines of its table, with their units."""
     content = {
         "title": title,
         "command": command,
@@ -41,7 +32,7 @@ def write_result(name: str, title: str, command: str, rows: list[dict[str, Any]]
         "versions": {package: version(package) for package in ("symmd-md", "torch", "numpy")},
         "rows": rows,
     }
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
     return path
 

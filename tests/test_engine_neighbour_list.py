@@ -312,7 +312,7 @@ def test_common_motion_keeps_the_list(rng: np.random.Generator) -> None:
     listed = _engine.NeighbourList(3.0, 0.5)
     listed.update(positions, cell, ALL)
     assert not listed.update(positions + np.array([17.0, -3.0, 5.0]), cell, ALL)
-    with pytest.raises(ValueError, match=r"found atom 0 at \(1e\+20, 1e\+20, 1e\+20\)"):
+    with pytest.raises(ValueError, match=r"found atom 1 at \(1e\+20, 1e\+20, 1e\+20\)"):
         listed.update(positions + 1e20, cell, ALL)
 
 
@@ -377,7 +377,7 @@ def test_coordinates_that_are_not_finite_are_refused_by_name(value: float) -> No
     listed = _engine.NeighbourList(3.0, 1.0)
     listed.update(positions, np.eye(3) * 20, ALL)
     positions[2, 1] = value
-    message = rf"^expected finite coordinates within 1e8 Å, found atom 2 at \(6, {value:.6g}, 8\) Å; check "
+    message = rf"^expected finite coordinates within 1e8 Å, found atom 3 at \(6, {value:.6g}, 8\) Å; check "
     for action in (
         lambda: listed.update(positions, np.eye(3) * 20, ALL),
         lambda: _engine.neighbour_list(positions, None, NONE, 3.0),
@@ -390,7 +390,7 @@ def test_list_is_empty_after_an_error_and_recovers() -> None:
     positions = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     listed = _engine.NeighbourList(3.0, 1.0)
     listed.update(positions, None, NONE)
-    with pytest.raises(ValueError, match="found atom 0 at"):
+    with pytest.raises(ValueError, match="found atom 1 at"):
         listed.update(positions * np.nan, None, NONE)
     assert listed.row_start.tolist() == [0]
     assert (len(listed.sender), len(listed.reverse), listed.shift.shape) == (0, 0, (0, 3))
@@ -487,7 +487,7 @@ def test_coinciding_atoms_are_refused_by_name(distance: float, rng: np.random.Ge
     positions = rng.uniform(0, 9, (30, 3))
     positions[[4, 23]] = [[1, 2, 3], [1, 2, 3 + distance]]
     message = (
-        f"^expected .* 1e-6 Å apart, found atoms 4 and 23 at {distance:.6g} Å, coinciding; remove one of them"
+        f"^expected .* 1e-6 Å apart, found atoms 5 and 24 at {distance:.6g} Å, coinciding; remove one of them"
     )
     for cell, pbc in ((None, NONE), (np.eye(3) * 9, ALL), (np.eye(3) * 50, [True, False, True])):
         with pytest.raises(ValueError, match=message):
@@ -498,15 +498,15 @@ def test_coinciding_atoms_are_refused_by_name(distance: float, rng: np.random.Ge
 
 def test_coinciding_images_are_refused_by_name() -> None:
     positions = np.array([[0.5, 0.5, 0.5], [2.0, 2.0, 2.0], [0.5, 8.5, -3.5]])
-    with pytest.raises(ValueError, match="found atoms 0 and 2 at 0 Å, coinciding"):
+    with pytest.raises(ValueError, match="found atoms 1 and 3 at 0 Å, coinciding"):
         _engine.neighbour_list(positions, np.eye(3) * 4, ALL, 1.0)
-    with pytest.raises(ValueError, match="found atom 0 and an image of itself at 5e-07 Å, coinciding"):
+    with pytest.raises(ValueError, match="found atom 1 and an image of itself at 5e-07 Å, coinciding"):
         _engine.neighbour_list(positions[:1], np.diag([1.0, 1.0, 5e-7]), ALL, 5e-6)
 
 
 def test_atoms_too_many_cells_away_are_refused_by_name() -> None:
     positions = np.array([[0.0, 0.0, 0.0], [0.0, 9e7, 0.0]])
-    with pytest.raises(ValueError, match=r"near the cell, found atom 1 9e\+08 cells away along axis b; wrap"):
+    with pytest.raises(ValueError, match=r"near the cell, found atom 2 9e\+08 cells away along axis b; wrap"):
         _engine.neighbour_list(positions, np.diag([1.0, 0.1, 1.0]), ALL, 0.3)
 
 

@@ -80,7 +80,7 @@ Triple BinGrid::wrap(const double* position, int64_t atom, const Lattice& lattic
             std::snprintf(message, sizeof message,
                           "expected atoms near the cell, found atom %lld %.3g cells away along axis %c; wrap the atoms "
                           "into the cell or correct the cell",
-                          static_cast<long long>(atom), cells, "abc"[l]);
+                          static_cast<long long>(atom + 1), cells, "abc"[l]);
             throw std::invalid_argument(message);
         }
         wraps[l] = int32_t(cells);

@@ -26,11 +26,15 @@ constexpr double square_root_of(double x) {
 struct CoupledTerm {
     int path, c1, c2, c3;
     double value;
+    int group;
+    bool opens_group;  // the first of its group
 };
 
-// Terms of one path that share c1 and c3: their factor is a number of the edge alone, Σ value * Y[c2].
+// Terms of one path that share c1 and c3: their factor is a number of the edge alone, Σ value * Y[c2]. Groups of one
+// path that share c1 are neighbours and form a pair: what one component of the first input meets on this path.
 struct CoupledGroup {
     int path, c1, c3, first_term, term_count;
+    bool opens_path, opens_pair, closes_pair;  // the first of its path, the first and the last of its pair
 };
 
 // Every path with l1 <= L1, l2 <= L2, l3 <= L3, in the order l3, l1, l2; `Symmetric` keeps l1 <= l2 only.
@@ -70,34 +74,41 @@ struct Coupling {
             if (key != seen) ++path;
             seen = key;
             const double scale = 1.0 / square_root_of(double(count_paths_into(term.l3)));
-            terms.at[count++] = {path, term.l1 * term.l1 + term.m1, term.l2 * term.l2 + term.m2,
-                                 term.l3 * term.l3 + term.m3, scale * term.value};
+            terms.at[count++] = {path,
+                                 term.l1 * term.l1 + term.m1,
+                                 term.l2 * term.l2 + term.m2,
+                                 term.l3 * term.l3 + term.m3,
+                                 scale * term.value,
+                                 0,
+                                 true};
+        }
+        for (int k = 1; k < term_count; ++k) {
+            terms.at[k].opens_group = !same_group(terms.at[k], terms.at[k - 1]);
+            terms.at[k].group = terms.at[k - 1].group + terms.at[k].opens_group;
         }
         return terms;
     }
-    static constexpr Terms terms = make_terms();
-
     static constexpr bool same_group(const CoupledTerm& a, const CoupledTerm& b) {
         return a.path == b.path && a.c1 == b.c1 && a.c3 == b.c3;
     }
-    static constexpr int count_groups() {
-        int count = 0;
-        for (int k = 0; k < term_count; ++k) count += k == 0 || !same_group(terms.at[k], terms.at[k - 1]);
-        return count;
-    }
-    static constexpr int group_count = count_groups();
+    static constexpr Terms terms = make_terms();
+
+    static constexpr int group_count = terms.at[term_count - 1].group + 1;
     struct Groups {
         CoupledGroup at[group_count];
     };
     static constexpr Groups make_groups() {
         Groups groups{};
-        int count = -1;
         for (int k = 0; k < term_count; ++k) {
             const CoupledTerm& term = terms.at[k];
-            if (k == 0 || !same_group(term, terms.at[k - 1])) {
-                groups.at[++count] = {term.path, term.c1, term.c3, k, 0};
-            }
-            ++groups.at[count].term_count;
+            CoupledGroup& group = groups.at[term.group];
+            if (term.opens_group) group = {term.path, term.c1, term.c3, k, 0, true, true, true};
+            ++group.term_count;
+        }
+        for (int k = 1; k < group_count; ++k) {
+            CoupledGroup &group = groups.at[k], &before = groups.at[k - 1];
+            group.opens_path = group.path != before.path;
+            group.opens_pair = before.closes_pair = group.opens_path || group.c1 != before.c1;
         }
         return groups;
     }
@@ -116,9 +127,9 @@ inline __attribute__((always_inline)) void unrolled(Body&& body, std::index_sequ
 #endif
 
 // body(k) for k = 0 … Count-1: with compile-time k while the code stays small, else in a loop.
-template <int Count, class Body>
+template <int Count, int Most = SYMMD_UNROLL, class Body>
 inline __attribute__((always_inline)) void for_each(Body&& body) {
-    if constexpr (Count <= SYMMD_UNROLL) {
+    if constexpr (Count <= Most) {
         unrolled(body, std::make_index_sequence<Count>{});
     } else {
         for (int k = 0; k < Count; ++k) body(k);

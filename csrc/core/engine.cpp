@@ -1,6 +1,7 @@
 #include "symmd/engine.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -19,6 +20,7 @@ namespace symmd {
 namespace {
 
 constexpr int64_t unordered_atoms = 512;  // so few fit into the cache in any order
+constexpr int most_threads = 1024;
 constexpr int64_t builds_of_an_order = 10;
 constexpr int64_t atoms_of_a_thread = 8;  // fewer are done before the threads have met
 
@@ -66,10 +68,21 @@ ModelInfo describe(const ModelFile& model) {
 }
 
 void check_options(const EngineOptions& options) {
-    if (options.threads < 0)
-        throw Error("threads must be 0 (all) or positive, found " + std::to_string(options.threads));
+    if (options.threads < 0 || options.threads > most_threads)
+        throw Error("threads must lie between 0 (all) and " + std::to_string(most_threads) + ", found " +
+                    std::to_string(options.threads));
     if (!(options.skin >= 0 && options.skin <= 100))
         throw Error("skin must lie between 0 and 100 Å, found " + std::to_string(options.skin));
+}
+
+// Weights that are too large for fp32 pass every other check.
+void check_results(const Results& results, int64_t atoms) {
+    bool finite = std::isfinite(results.energy);
+    for (int64_t k = 0; results.forces && k < 3 * atoms; ++k) finite = finite && std::isfinite(results.forces[k]);
+    if (!finite)
+        throw Error(
+            "energy and forces must be finite, found some that are not: the model's numbers are too large for "
+            "this precision; compute with float64, or train the model again");
 }
 
 }  // namespace
@@ -87,7 +100,7 @@ struct __attribute__((visibility("hidden"))) Engine::State {
     // Atoms in the order that the engine's list has them, when that is not the caller's.
     std::vector<int64_t> order;
     std::vector<int32_t> species;
-    std::vector<double> positions, forces, atom_virial;
+    std::vector<double> positions, forces, atom_virial, sender_virial;
     int64_t builds_at_order = 0;
 
     State(const ModelFile& model, const EngineOptions& chosen)
@@ -191,8 +204,13 @@ void Engine::State::compute(const System& system, Results& results) {
     around.species = order.empty() ? system.species : species.data();
     around.positions = arranged;
     around.list = &edges;
-    around.cell = system.periodic[0] || system.periodic[1] || system.periodic[2] ? system.cell : nullptr;
+    // Shifts are 0 along open axes, whose vectors may be anything: 0 times NaN would not be 0.
+    std::array<double, 9> cell{};
+    for (int axis = 0; axis < 3; ++axis)
+        if (system.periodic[axis]) std::copy_n(system.cell + 3 * axis, 3, cell.begin() + 3 * axis);
+    around.cell = system.periodic[0] || system.periodic[1] || system.periodic[2] ? cell.data() : nullptr;
     around.names = order.empty() ? nullptr : order.data();
+    around.evenly = options.deterministic;
 
     EvaluationOutput out;
     atom_energy.resize(system.atoms);
@@ -200,11 +218,14 @@ void Engine::State::compute(const System& system, Results& results) {
     out.virial = results.virial;
     out.forces = results.forces;
     out.atom_virial = results.atom_virial;
+    out.sender_virial = results.sender_virial;
     if (!order.empty()) {
         forces.resize(results.forces ? 3 * system.atoms : 0);
         atom_virial.resize(results.atom_virial ? 9 * system.atoms : 0);
+        sender_virial.resize(results.sender_virial ? 9 * system.atoms : 0);
         if (out.forces) out.forces = forces.data();
         if (out.atom_virial) out.atom_virial = atom_virial.data();
+        if (out.sender_virial) out.sender_virial = sender_virial.data();
     }
     evaluator->run(around, threads_for(system.atoms), nullptr, out);
 
@@ -215,7 +236,9 @@ void Engine::State::compute(const System& system, Results& results) {
         if (order.empty()) continue;
         if (results.forces) std::copy_n(forces.data() + 3 * k, 3, results.forces + 3 * i);
         if (results.atom_virial) std::copy_n(atom_virial.data() + 9 * k, 9, results.atom_virial + 9 * i);
+        if (results.sender_virial) std::copy_n(sender_virial.data() + 9 * k, 9, results.sender_virial + 9 * i);
     }
+    check_results(results, system.atoms);
 }
 
 void Engine::compute(const System& system, Results& results) { state_->compute(system, results); }
@@ -225,29 +248,48 @@ void Engine::compute(const Neighbourhood& neighbourhood, GhostExchange* exchange
     if (owned < 0 || atoms < owned)
         throw Error("a neighbourhood must have at least its owned atoms, found " + std::to_string(owned) + " of " +
                     std::to_string(atoms));
-    if (!exchange && atoms > owned && state_->info.layers > 1)
+    bool ghosts = false;
+    for (int64_t k = 0; k < atoms; ++k) {
+        const int64_t standing = neighbourhood.stands_for ? neighbourhood.stands_for[k] : k;
+        if (standing < 0 || standing >= atoms || (k < owned && standing != k) ||
+            (standing != k && neighbourhood.stands_for[standing] != standing))
+            throw Error("the atom that stands for atom " + std::to_string(k + 1) + " must be " +
+                        (k < owned ? "itself" : "one below " + std::to_string(atoms) + " that stands for itself") +
+                        ", found " + std::to_string(standing));
+        ghosts = ghosts || standing >= owned;
+    }
+    for (int64_t i = 0; i < owned; ++i)
+        if (neighbourhood.counts[i] < 0)
+            throw Error("the number of neighbours of atom " + std::to_string(i + 1) + " must not be negative, found " +
+                        std::to_string(neighbourhood.counts[i]));
+    if (!exchange && ghosts && state_->info.layers > 1)
         throw Error("a network of " + std::to_string(state_->info.layers) +
                     " layers needs the features of its ghosts: give a GhostExchange");
     state_->check_species(neighbourhood.species, atoms);
     for (int64_t k = 0; k < 3 * atoms; ++k)
         if (!std::isfinite(neighbourhood.positions[k]))
             throw Error("coordinates must be finite, found " + std::to_string(neighbourhood.positions[k]) +
-                        " at atom " + std::to_string(k / 3 + 1) + ": the simulation has most likely blown up");
+                        " at atom " + std::to_string((neighbourhood.names ? neighbourhood.names[k / 3] : k / 3) + 1) +
+                        ": the simulation has most likely blown up");
     Surroundings around;
     around.owned = owned;
     around.atoms = atoms;
     around.species = neighbourhood.species;
     around.positions = neighbourhood.positions;
     around.rows = &neighbourhood;
+    around.names = neighbourhood.names;
+    around.evenly = state_->options.deterministic;
     state_->atom_energy.resize(owned);
     EvaluationOutput out;
     out.atom_energy = state_->atom_energy.data();
     out.forces = results.forces;
     out.virial = results.virial;
     out.atom_virial = results.atom_virial;
+    out.sender_virial = results.sender_virial;
     state_->evaluator->run(around, state_->threads_for(owned), exchange, out);
     results.energy = std::accumulate(state_->atom_energy.begin(), state_->atom_energy.end(), 0.0);
     if (results.atom_energy) std::copy(state_->atom_energy.begin(), state_->atom_energy.end(), results.atom_energy);
+    check_results(results, atoms);
 }
 
 const ModelInfo& Engine::model() const { return state_->info; }
@@ -277,7 +319,8 @@ std::size_t Engine::memory_bytes() const {
     return state_->evaluator->memory_bytes() + state_->list.memory_bytes() +
            state_->positions.capacity() * sizeof(double) + state_->species.capacity() * sizeof(int32_t) +
            state_->order.capacity() * sizeof(int64_t) + state_->forces.capacity() * sizeof(double) +
-           state_->atom_virial.capacity() * sizeof(double) + state_->atom_energy.capacity() * sizeof(double);
+           (state_->atom_virial.capacity() + state_->sender_virial.capacity()) * sizeof(double) +
+           state_->atom_energy.capacity() * sizeof(double);
 }
 
 std::string Engine::instruction_set() { return symmd::instruction_set().name; }

@@ -1,8 +1,6 @@
 #include "core/evaluation.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 #include "core/parallel.h"
 
@@ -31,13 +29,14 @@ void Evaluation<T>::run(const Surroundings& surroundings, int threads, GhostExch
     const int last = int(network_.layers.size()) - 1;
     prepare(surroundings, threads, out);
     const auto tiles = [&](Thread& thread, auto&& body) {
-        for (int64_t first = thread.first; first < thread.last; first += tile)
-            body(first, std::min(tile, thread.last - first));
+        const int64_t last_atom = edges_.part(thread.number).last;
+        for (int64_t first = edges_.part(thread.number).first; first < last_atom; first += tile)
+            body(first, std::min(tile, last_atom - first));
     };
 
-    in_parallel(threads, [&](int part) { collect_edges(threads_[part]); });
-    for (const Thread& thread : threads_)
-        if (!thread.problem.empty()) throw Error(thread.problem);
+    in_parallel(threads, [&](int part) { edges_.collect(part); });
+    for (const auto& part : edges_.parts())
+        if (!part.problem.empty()) throw Error(part.problem);
 
     for (int layer = 0; layer <= last; ++layer) {
         if (exchange && layer > 0)
@@ -88,31 +87,18 @@ template <class T>
 void Evaluation<T>::prepare(const Surroundings& surroundings, int threads, const EvaluationOutput& out) {
     around_ = surroundings;
     atom_energy_ = out.atom_energy;
-    wants_derivatives_ = out.forces || out.virial || out.atom_virial;
-    blocks_ = (around_.atoms + block_atoms - 1) / block_atoms;
+    wants_derivatives_ = out.forces || out.virial || out.atom_virial || out.sender_virial;
     if (int(threads_.size()) != threads) {
         threads_.clear();
         threads_.resize(threads);
     }
-    list_start_.resize(around_.owned + 1);
-    if (around_.list) {
-        std::copy_n(around_.list->row_start, around_.owned + 1, list_start_.data());
-    } else {
-        list_start_[0] = 0;
-        for (int64_t i = 0; i < around_.owned; ++i) list_start_[i + 1] = list_start_[i] + around_.rows->counts[i];
-    }
-    const int64_t edges = list_start_[around_.owned];
-    row_start_.resize(around_.owned + threads);
-    sender_.resize(edges);
-    sender_species_.resize(edges);
-    vectors_.resize(3 * edges);
+    edges_.prepare(around_, threads, cutoff_);
     species_.resize(around_.owned);
     for (int64_t i = 0; i < around_.owned; ++i) {
         species_[i] = around_.species[i];
         atom_energy_[i] = network_.reference_energies[around_.species[i]];
     }
-    divide(threads);
-
+    const int64_t standing = edges_.standing(), blocks = edges_.blocks();
     int64_t workspace = 0;
     for (std::size_t index = 0; index < states_.size(); ++index) {
         const LayerWeights<T>& layer = network_.layers[index];
@@ -121,11 +107,11 @@ void Evaluation<T>::prepare(const Surroundings& surroundings, int threads, const
             workspace = std::max(workspace, kernels_.edge_workspace(layer.edge, pass));
         const int64_t input = layer.input_components() * channels_, message = layer.message_components() * channels_;
         if (index > 0) {
-            state.values.resize(around_.atoms * input);
+            state.values.resize(standing * input);
             if (layer.edge.attends) state.queries.resize(around_.owned * input);
             state.skipped.resize(around_.owned * layer.skip_components() * channels_);
             if (derivatives()) {
-                state.value_pull.resize(around_.atoms * input);
+                state.value_pull.resize(standing * input);
                 state.feature_pull.resize(around_.owned * input);
             }
         }
@@ -144,7 +130,7 @@ void Evaluation<T>::prepare(const Surroundings& surroundings, int threads, const
     }
     for (int part = 0; part < threads; ++part) {
         Thread& thread = threads_[part];
-        thread.problem.clear();
+        thread.number = part;
         thread.virial.fill(0);
         thread.workspace.resize(workspace);
         thread.row_from.resize(tile * 16);
@@ -158,103 +144,17 @@ void Evaluation<T>::prepare(const Surroundings& surroundings, int threads, const
         thread.hidden.resize(tile * network_.readout_inner.outputs);
         if (!derivatives()) continue;
         int64_t longest = 0;
-        for (int64_t first = thread.first; first < thread.last; first += tile)
-            longest = std::max(longest, list_start_[std::min(first + tile, thread.last)] - list_start_[first]);
+        const int64_t last_atom = edges_.part(part).last;
+        for (int64_t first = edges_.part(part).first; first < last_atom; first += tile)
+            longest = std::max(longest, edges_.listed(first, std::min(first + tile, last_atom)));
         thread.edge_pull.resize(3 * longest);
-        thread.touched.resize(blocks_);
-        thread.forces.resize(3 * blocks_ * block_atoms);
-        if (out.atom_virial) {
-            thread.atom_virial.resize(9 * blocks_ * block_atoms);
-        } else {
-            thread.atom_virial.resize(0);
-        }
+        thread.forces.resize(3 * blocks * block_atoms);
+        thread.atom_virial.resize(out.atom_virial ? 9 * blocks * block_atoms : 0);
+        thread.sender_virial.resize(out.sender_virial ? 9 * blocks * block_atoms : 0);
         thread.value_pull.resize(states_.size());
         if (part > 0)
             for (std::size_t index = 1; index < states_.size(); ++index)
-                thread.value_pull[index].resize(around_.atoms * network_.layers[index].input_components() * channels_);
-    }
-}
-
-// Ranges of atoms with about the same work; an atom costs as much as some ten edges.
-template <class T>
-void Evaluation<T>::divide(int threads) {
-    const auto work = [&](int64_t atom) { return list_start_[atom] + 10 * atom; };
-    int64_t first = 0;
-    for (int part = 0; part < threads; ++part) {
-        const int64_t goal = work(around_.owned) * (part + 1) / threads;
-        int64_t low = first, high = around_.owned;
-        while (low < high) {
-            const int64_t middle = (low + high) / 2;
-            if (work(middle) < goal) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        threads_[part].first = first;
-        threads_[part].last = part == threads - 1 ? around_.owned : low;
-        // One number more for each thread: edges of a thread are packed, so its last row ends before the next thread's.
-        threads_[part].row_start = row_start_.data() + part;
-        first = threads_[part].last;
-    }
-}
-
-template <class T>
-void Evaluation<T>::note_problem(Thread& thread, int64_t receiver, int64_t sender, double square) const {
-    const auto name = [&](int64_t atom) { return std::to_string((around_.names ? around_.names[atom] : atom) + 1); };
-    const std::string pair = "atoms " + name(receiver) + " and " + name(sender);
-    if (std::isfinite(square)) {
-        thread.problem = pair + " are in the same place, where the potential has no direction; move one of them";
-    } else {
-        thread.problem = "coordinates must be finite, found one that is not at " + pair +
-                         ": the simulation has most likely blown up; check the time step and the starting structure";
-    }
-}
-
-// The edges within the cutoff, with their displacements as differences of fp64 coordinates (eq. 1).
-template <class T>
-void Evaluation<T>::collect_edges(Thread& thread) {
-    const double square_of_cutoff = cutoff_ * cutoff_;
-    constexpr double closest = coincidence_distance * coincidence_distance;
-    const double *positions = around_.positions, *cell = around_.cell;
-    if (derivatives()) {
-        std::memset(thread.touched.data(), 0, std::size_t(blocks_));
-        for (int64_t i = thread.first; i < thread.last; ++i) thread.touched[i / block_atoms] = 1;
-    }
-    int64_t edge = list_start_[thread.first];
-    thread.row_start[thread.first] = edge;
-    for (int64_t i = thread.first; i < thread.last; ++i) {
-        const double x = positions[3 * i], y = positions[3 * i + 1], z = positions[3 * i + 2];
-        const int64_t listed = list_start_[i], count = list_start_[i + 1] - listed;
-        const int64_t* senders = around_.list ? around_.list->sender + listed : nullptr;
-        const Triple* shifts = around_.list && cell ? around_.list->shift + listed : nullptr;
-        const int32_t* row = around_.list ? nullptr : around_.rows->neighbours[i];
-        for (int64_t k = 0; k < count; ++k) {
-            const int64_t j = senders ? senders[k] : int64_t(row[k] & around_.rows->mask);
-            if (row && (j < 0 || j >= around_.atoms)) {
-                thread.problem = "neighbours must be indices below " + std::to_string(around_.atoms) + ", found " +
-                                 std::to_string(j) + " in the row of atom " + std::to_string(i + 1);
-                return;
-            }
-            double dx = positions[3 * j] - x, dy = positions[3 * j + 1] - y, dz = positions[3 * j + 2] - z;
-            if (shifts && (shifts[k][0] | shifts[k][1] | shifts[k][2])) {
-                const double a = shifts[k][0], b = shifts[k][1], c = shifts[k][2];
-                dx += a * cell[0] + b * cell[3] + c * cell[6];
-                dy += a * cell[1] + b * cell[4] + c * cell[7];
-                dz += a * cell[2] + b * cell[5] + c * cell[8];
-            }
-            const double square = dx * dx + dy * dy + dz * dz;
-            if (square >= square_of_cutoff) continue;
-            if (!(square > closest)) return note_problem(thread, i, j, square);
-            sender_[edge] = j;
-            sender_species_[edge] = around_.species[j];
-            vectors_[3 * edge] = T(dx);
-            vectors_[3 * edge + 1] = T(dy);
-            vectors_[3 * edge + 2] = T(dz);
-            if (derivatives()) thread.touched[j / block_atoms] = 1;
-            ++edge;
-        }
-        thread.row_start[i + 1] = edge;
+                thread.value_pull[index].resize(standing * network_.layers[index].input_components() * channels_);
     }
 }
 
@@ -286,21 +186,22 @@ template <class T>
 EdgePassInput<T> Evaluation<T>::edge_input(int layer, Thread& thread, int64_t first, int64_t count) {
     const LayerWeights<T>& weights = network_.layers[layer];
     const LayerState& state = states_[layer];
-    const int64_t start = thread.row_start[first];
-    for (int64_t k = 0; k <= count; ++k) thread.row_from[k] = thread.row_start[first + k] - start;
+    const int64_t* row_start = edges_.part(thread.number).row_start;
+    const int64_t start = row_start[first];
+    for (int64_t k = 0; k <= count; ++k) thread.row_from[k] = row_start[first + k] - start;
     EdgePassInput<T> in{};
     in.row_start = thread.row_from.data();
-    in.vectors = vectors_.data() + 3 * start;
+    in.vectors = edges_.vectors() + 3 * start;
     in.table = weights.table.data();
     in.sink = weights.sink.data();
     if (layer > 0) {
-        in.sender = sender_.data() + start;
+        in.sender = edges_.sender() + start;
         in.values = state.values.data();
         if (weights.edge.attends) in.queries = state.queries.data() + first * weights.input_components() * channels_;
         return in;
     }
     // Values of the first layer are those of the species.
-    in.sender = sender_species_.data() + start;
+    in.sender = edges_.sender_species() + start;
     in.values = weights.species_values.data();
     if (weights.edge.attends) {
         for (int64_t k = 0; k < count; ++k)
@@ -527,21 +428,24 @@ void Evaluation<T>::pull_edges(int layer, Thread& thread, int64_t first, int64_t
 // Forces and virials from the pulls on the edges (eq. 25, 26). `rows` counts edges from the tile's first.
 template <class T>
 void Evaluation<T>::tally(Thread& thread, int64_t first, int64_t count, const int64_t* rows) {
-    const int64_t start = thread.row_start[first];
-    const bool by_atom = thread.atom_virial.size() > 0;
+    const int64_t start = edges_.part(thread.number).row_start[first];
+    const bool by_atom = thread.atom_virial.size() > 0, by_sender = thread.sender_virial.size() > 0;
     for (int64_t k = 0; k < count; ++k) {
         double own[3] = {};
         const int64_t i = first + k;
         for (int64_t edge = rows[k]; edge < rows[k + 1]; ++edge) {
             const T* pull = thread.edge_pull.data() + 3 * edge;
-            const T* vector = vectors_.data() + 3 * (start + edge);
-            const int64_t j = sender_[start + edge];
+            const T* vector = edges_.vectors() + 3 * (start + edge);
+            const int64_t j = edges_.sender()[start + edge];
             double* other = thread.forces.data() + 3 * j;
             for (int a = 0; a < 3; ++a) {
                 own[a] += pull[a];
                 other[a] -= pull[a];
                 for (int b = 0; b < 3; ++b) thread.virial[3 * a + b] -= double(pull[a]) * vector[b];
             }
+            if (by_sender)
+                for (int a = 0; a < 3; ++a)
+                    for (int b = 0; b < 3; ++b) thread.sender_virial[9 * j + 3 * a + b] -= double(vector[a]) * pull[b];
             if (!by_atom) continue;
             for (int a = 0; a < 3; ++a)
                 for (int b = 0; b < 3; ++b) {
@@ -568,8 +472,7 @@ void Evaluation<T>::pull_features(int layer, Thread& thread, int64_t first, int6
 
 template <class T>
 T* Evaluation<T>::value_pull(int layer, const Thread& thread) {
-    const std::size_t part = std::size_t(&thread - threads_.data());
-    return part == 0 ? states_[layer].value_pull.data() : threads_[part].value_pull[layer].data();
+    return thread.number == 0 ? states_[layer].value_pull.data() : threads_[thread.number].value_pull[layer].data();
 }
 
 // Zeros where this thread is going to add. The sums over edges of forces start with the last layer.
@@ -577,13 +480,15 @@ template <class T>
 void Evaluation<T>::clear_pulls(int layer, Thread& thread) {
     const int64_t width = network_.layers[layer].input_components() * channels_;
     const bool starts = network_.layers[layer].is_last;
-    for (int64_t block = 0; block < blocks_; ++block) {
-        if (!thread.touched[block]) continue;
-        const int64_t first = block * block_atoms, count = std::min(block_atoms, around_.atoms - first);
+    const int64_t standing = edges_.standing(), blocks = edges_.blocks();
+    for (int64_t block = 0; block < blocks; ++block) {
+        if (!edges_.part(thread.number).touched[block]) continue;
+        const int64_t first = block * block_atoms, count = std::min(block_atoms, standing - first);
         if (layer > 0) std::fill_n(value_pull(layer, thread) + first * width, count * width, T(0));
         if (!starts) continue;
         std::fill_n(thread.forces.data() + 3 * first, 3 * count, 0.0);
-        if (thread.atom_virial.size()) std::fill_n(thread.atom_virial.data() + 9 * first, 9 * count, 0.0);
+        for (Buffer<double>* virial : {&thread.atom_virial, &thread.sender_virial})
+            if (virial->size()) std::fill_n(virial->data() + 9 * first, 9 * count, 0.0);
     }
 }
 
@@ -592,12 +497,13 @@ template <class T>
 void Evaluation<T>::sum_value_pulls(int layer, int part, int parts) {
     const int64_t width = network_.layers[layer].input_components() * channels_;
     T* sum = states_[layer].value_pull.data();
-    for (int64_t block = blocks_ * part / parts; block < blocks_ * (part + 1) / parts; ++block) {
+    const int64_t standing = edges_.standing(), blocks = edges_.blocks();
+    for (int64_t block = blocks * part / parts; block < blocks * (part + 1) / parts; ++block) {
         const int64_t first = block * block_atoms * width;
-        const int64_t count = std::min(block_atoms, around_.atoms - block * block_atoms) * width;
-        bool filled = threads_[0].touched[block];
+        const int64_t count = std::min(block_atoms, standing - block * block_atoms) * width;
+        bool filled = edges_.part(0).touched[block];
         for (int other = 1; other < parts; ++other) {
-            if (!threads_[other].touched[block]) continue;
+            if (!edges_.part(other).touched[block]) continue;
             const T* from = threads_[other].value_pull[layer].data();
             if (filled) {
                 for (int64_t k = first; k < first + count; ++k) sum[k] += from[k];
@@ -612,31 +518,37 @@ void Evaluation<T>::sum_value_pulls(int layer, int part, int parts) {
 
 template <class T>
 void Evaluation<T>::sum_results(int part, int parts, const EvaluationOutput& out) {
-    for (int64_t block = blocks_ * part / parts; block < blocks_ * (part + 1) / parts; ++block) {
-        const int64_t first = block * block_atoms, last = std::min(first + block_atoms, around_.atoms);
+    const int64_t standing = edges_.standing(), blocks = edges_.blocks();
+    for (int64_t block = blocks * part / parts; block < blocks * (part + 1) / parts; ++block) {
+        const int64_t first = block * block_atoms, last = std::min(first + block_atoms, standing);
         const auto gather = [&](double* to, int64_t width, Buffer<double> Thread::* from) {
             std::fill(to + width * first, to + width * last, 0.0);
             for (const Thread& thread : threads_) {
-                if (!thread.touched[block]) continue;
+                if (!edges_.part(thread.number).touched[block]) continue;
                 const double* numbers = (thread.*from).data();
                 for (int64_t k = width * first; k < width * last; ++k) to[k] += numbers[k];
             }
         };
         if (out.forces) gather(out.forces, 3, &Thread::forces);
         if (out.atom_virial) gather(out.atom_virial, 9, &Thread::atom_virial);
+        if (out.sender_virial) gather(out.sender_virial, 9, &Thread::sender_virial);
     }
+    if (part > 0) return;
+    // Nothing is left at atoms for which others stand.
+    if (out.forces) std::fill(out.forces + 3 * standing, out.forces + 3 * around_.atoms, 0.0);
+    for (double* virial : {out.atom_virial, out.sender_virial})
+        if (virial) std::fill(virial + 9 * standing, virial + 9 * around_.atoms, 0.0);
 }
 
 template <class T>
 std::size_t Evaluation<T>::memory_bytes() const {
-    std::size_t bytes = list_start_.bytes() + row_start_.bytes() + sender_.bytes() + sender_species_.bytes() +
-                        species_.bytes() + vectors_.bytes();
+    std::size_t bytes = edges_.bytes() + species_.bytes();
     for (const LayerState& state : states_)
         for (const Buffer<T>* buffer : {&state.values, &state.value_pull, &state.queries, &state.skipped,
                                         &state.feature_pull, &state.aggregated, &state.blended, &state.total})
             bytes += buffer->bytes();
     for (const Thread& thread : threads_) {
-        bytes += thread.forces.bytes() + thread.atom_virial.bytes() + thread.touched.bytes();
+        bytes += thread.forces.bytes() + thread.atom_virial.bytes() + thread.sender_virial.bytes();
         for (const Buffer<T>& buffer : thread.value_pull) bytes += buffer.bytes();
     }
     return bytes;

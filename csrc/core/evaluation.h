@@ -7,33 +7,22 @@
 
 #include <array>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "core/buffer.h"
-#include "core/neighbour_list.h"
+#include "core/edge_rows.h"
 #include "core/network.h"
 #include "symmd/engine.h"
 
 namespace symmd {
 
-// Atoms and where their neighbours are listed: in `list` with images by `cell`, or else in a caller's rows.
-struct Surroundings {
-    int64_t owned = 0, atoms = 0;
-    const int32_t* species = nullptr;
-    const double* positions = nullptr;
-    const NeighbourEdges* list = nullptr;
-    const double* cell = nullptr;  // null without images
-    const Neighbourhood* rows = nullptr;
-    const int64_t* names = nullptr;  // what messages call the atoms, counted from 0; null: as they are
-};
-
 // Where results go; what is null is not wanted.
 struct EvaluationOutput {
-    double* atom_energy = nullptr;  // [owned], always there
-    double* forces = nullptr;       // [atoms, 3]
-    double* virial = nullptr;       // [3, 3]
-    double* atom_virial = nullptr;  // [atoms, 3, 3]
+    double* atom_energy = nullptr;    // [owned], always there
+    double* forces = nullptr;         // [atoms, 3]
+    double* virial = nullptr;         // [3, 3]
+    double* atom_virial = nullptr;    // [atoms, 3, 3]
+    double* sender_virial = nullptr;  // [atoms, 3, 3]
 };
 
 template <class T>
@@ -47,8 +36,8 @@ class Evaluation {
     std::size_t memory_bytes() const;
 
   private:
-    static constexpr int64_t tile = 12;         // atoms; multiples of the rows that a channel mixing takes at once
-    static constexpr int64_t block_atoms = 64;  // atoms of which a thread knows whether it has pulls for them
+    static constexpr int64_t tile = 12;  // atoms; multiples of the rows that a channel mixing takes at once
+    static constexpr int64_t block_atoms = EdgeRows<T>::block_atoms;
 
     // What is kept of a layer, by atom.
     struct LayerState {
@@ -60,23 +49,17 @@ class Evaluation {
     };
 
     struct Thread {
-        int64_t first = 0, last = 0;  // its owned atoms
-        int64_t* row_start = nullptr;
+        int number = 0;  // of its part of the edges
         Buffer<T> aggregated, blended, total, queries, products, updated, hidden;
         Buffer<T> updated_pull, product_pull, blended_pull, aggregated_pull, query_pull, edge_pull;
         Buffer<char> workspace;
         Buffer<int64_t> row_from, row_to;
         std::vector<Buffer<T>> value_pull;  // by layer; the first thread uses the layer's own
-        Buffer<double> forces, atom_virial;
-        Buffer<uint8_t> touched;  // [blocks] whether it has pulls for atoms of the block
+        Buffer<double> forces, atom_virial, sender_virial;
         std::array<double, 9> virial{};
-        std::string problem;
     };
 
     void prepare(const Surroundings& surroundings, int threads, const EvaluationOutput& out);
-    void divide(int threads);
-    void collect_edges(Thread& thread);
-    void note_problem(Thread& thread, int64_t receiver, int64_t sender, double square) const;
     void forward_tile(int layer, Thread& thread, int64_t first, int64_t count);
     void project(int layer, Thread& thread, int64_t first, int64_t count);
     void read_out_last(Thread& thread, int64_t first, int64_t count);
@@ -109,9 +92,8 @@ class Evaluation {
     Surroundings around_;
     bool wants_derivatives_ = false;
     double* atom_energy_ = nullptr;
-    int64_t blocks_ = 0;
-    Buffer<int64_t> list_start_, row_start_, sender_, sender_species_, species_;
-    Buffer<T> vectors_;
+    EdgeRows<T> edges_;
+    Buffer<int64_t> species_;
 };
 
 extern template class Evaluation<float>;

@@ -7,11 +7,11 @@
 namespace symmd {
 inline namespace SYMMD_NAMESPACE {
 
-template <int L, class S>
+// R: the number type of the lanes of S.
+template <int L, class R, class S>
 inline void harmonics(S x, S y, S z, S* values) {
-    using R = RealOf<S>;
     static_assert(L >= 0 && L <= 3, "degrees 0 to 3");
-    values[0] = constant<S>(1);
+    values[0] = zero_pack<S>() + R(1);
     if constexpr (L >= 1) {
         const R a = R(1.7320508075688772);  // sqrt(3)
         values[1] = a * x;
@@ -44,10 +44,9 @@ inline void harmonics(S x, S y, S z, S* values) {
 }
 
 // Gradient with respect to (x, y, z) of sum_k pull[k] * values[k], with the values as polynomials of x, y, z (eq. 44).
-template <int L, class S>
+template <int L, class R, class S>
 inline void harmonics_pull(S x, S y, S z, const S* pull, S* gradient) {
-    using R = RealOf<S>;
-    S gx = constant<S>(0), gy = gx, gz = gx;
+    S gx = zero_pack<S>(), gy = gx, gz = gx;
     if constexpr (L >= 1) {
         const R a = R(1.7320508075688772);
         gx += a * pull[1];

@@ -24,7 +24,7 @@ void check_positions(const double* positions, int64_t atoms) {
         const double* r = positions + 3 * atom;
         if (std::abs(r[0]) <= largest_length && std::abs(r[1]) <= largest_length && std::abs(r[2]) <= largest_length)
             continue;
-        throw std::invalid_argument("expected finite coordinates within 1e8 Å, found atom " + std::to_string(atom) +
+        throw std::invalid_argument("expected finite coordinates within 1e8 Å, found atom " + std::to_string(atom + 1) +
                                     " at (" + number(r[0]) + ", " + number(r[1]) + ", " + number(r[2]) +
                                     ") Å; check the structure, or a dynamics that has diverged");
     }
@@ -242,8 +242,9 @@ void NeighbourList::throw_coinciding(int32_t slot, const BinGrid::Bin& senders, 
     }
     int32_t first = grid_.atom_at()[slot], second = grid_.atom_at()[partner];
     if (second < first) std::swap(first, second);
-    const std::string names = first == second ? "atom " + std::to_string(first) + " and an image of itself"
-                                              : "atoms " + std::to_string(first) + " and " + std::to_string(second);
+    const std::string names = first == second
+                                  ? "atom " + std::to_string(first + 1) + " and an image of itself"
+                                  : "atoms " + std::to_string(first + 1) + " and " + std::to_string(second + 1);
     throw std::invalid_argument("expected atoms and images at least 1e-6 Å apart, found " + names + " at " +
                                 number(std::sqrt(closest)) + " Å, coinciding; remove one of them or correct the cell");
 }

@@ -45,10 +45,11 @@ class NeighbourList {
     // the skin is reduced by the strain of the range; a barostat thus keeps its list, and a cell that changes around
     // atoms at rest loses it. Keeping costs one pass over the atoms; neither way allocates once sizes have settled.
     //
-    // Throws std::invalid_argument, after which there are no edges until the next update succeeds: a coordinate that is
-    // not finite or beyond `largest_length`, a cell as in reduced_lattice() or with 100000 images within the range,
-    // an atom 2^29 cells away, and atoms or images closer than `coincidence_distance`. The last is only seen when the
-    // list is built: atoms within `skin` of each other can meet later, and what divides by distances must look again.
+    // Throws std::invalid_argument (its text counts atoms from 1), after which there are no edges until the next update
+    // succeeds: a coordinate that is not finite or beyond `largest_length`, a cell as in reduced_lattice() or with
+    // 100000 images within the range, an atom 2^29 cells away, and atoms or images closer than `coincidence_distance`.
+    // The last is only seen when the list is built: atoms within `skin` of each other can meet later, and what divides
+    // by distances must look again.
     bool update(const double* positions, int64_t atoms, const double* cell, const std::array<bool, 3>& periodic);
 
     NeighbourEdges edges() const;

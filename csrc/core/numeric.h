@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 // Code compiled for several instruction sets must not share symbols: each set names its own inner namespace.
 #ifndef SYMMD_NAMESPACE
@@ -122,15 +123,6 @@ inline Dual<A>& operator+=(Dual<A>& a, B b) {
     return a;
 }
 
-template <class S>
-inline S constant(RealOf<S> number) {
-    if constexpr (is_dual<S>) {
-        return {number, RealOf<S>(0)};
-    } else {
-        return number;
-    }
-}
-
 template <class V>
 inline V zero_pack() {
     if constexpr (is_dual<V>) {
@@ -181,26 +173,23 @@ inline PackOf<S> load_with_slope(const RealOf<S>* values, const RealOf<S>* slope
     }
 }
 
-template <class T, int Count>
-inline T sum_of_array(const T* numbers) {
-    if constexpr (Count == 2) {
-        return numbers[0] + numbers[1];
+template <class S>
+inline void store_with_slope(RealOf<S>* values, RealOf<S>* slopes, int64_t at, PackOf<S> pack) {
+    if constexpr (is_dual<S>) {
+        store<RealOf<S>>(values + at, pack.value);
+        store<RealOf<S>>(slopes + at, pack.slope);
     } else {
-        typedef T half __attribute__((vector_size(Count / 2 * sizeof(T))));
-        half first, second;
-        std::memcpy(&first, numbers, sizeof(half));
-        std::memcpy(&second, numbers + Count / 2, sizeof(half));
-        const half sum = first + second;
-        T rest[Count / 2];
-        std::memcpy(rest, &sum, sizeof(half));
-        return sum_of_array<T, Count / 2>(rest);
+        (void)slopes;
+        store<S>(values + at, pack);
     }
 }
+
+// The same pointer, of which the compiler knows nothing any more: without this it computes a pointer to every row of a
+// loop's body ahead of the loop, and has no registers left.
 template <class T>
-inline T sum_of_lanes(Pack<T> pack) {
-    T numbers[lanes<T>];
-    std::memcpy(numbers, &pack, sizeof(pack));
-    return sum_of_array<T, lanes<T>>(numbers);
+inline const T* unforeseen(const T* pointer) {
+    asm("" : "+r"(pointer));
+    return pointer;
 }
 
 // Lane k of the result is lane index[k] of the pack.
@@ -209,29 +198,71 @@ using PackIndex = Pack<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>>;
 template <class P, class I>
 inline P select_lanes(P pack, I index) {
     if constexpr (is_dual<P>) {
-        return {__builtin_shuffle(pack.value, index), __builtin_shuffle(pack.slope, index)};
+        return {select_lanes(pack.value, index), select_lanes(pack.slope, index)};
     } else {
+#ifdef __clang__
+        P result{};
+        for (int lane = 0; lane < int(sizeof(I) / sizeof(index[0])); ++lane) result[lane] = pack[index[lane]];
+        return result;
+#else
         return __builtin_shuffle(pack, index);
-    }
-}
-// Indices from the number of lanes on mean `second`.
-template <class P, class I>
-inline P select_lanes_of_two(P first, P second, I index) {
-    if constexpr (is_dual<P>) {
-        return {__builtin_shuffle(first.value, second.value, index),
-                __builtin_shuffle(first.slope, second.slope, index)};
-    } else {
-        return __builtin_shuffle(first, second, index);
+#endif
     }
 }
 
-template <class T>
-inline T square_root(T x) {
-    return __builtin_sqrt(x);
+// One number of a pack.
+template <class P>
+inline auto lane_of(const P& pack, int lane) {
+    return pack[lane];
+}
+template <class P>
+inline auto lane_of(const Dual<P>& pack, int lane) {
+    using T = std::decay_t<decltype(pack.value[0])>;
+    return Dual<T>{pack.value[lane], pack.slope[lane]};
+}
+
+// Sums of neighbouring lanes: those of `first`, then those of `second`.
+template <class P, std::size_t... Lane>
+inline P sums_of_pairs(P first, P second, std::index_sequence<Lane...>) {
+    return __builtin_shufflevector(first, second, int(2 * Lane)...) +
+           __builtin_shufflevector(first, second, int(2 * Lane + 1)...);
 }
 template <class T>
-inline Dual<T> square_root(Dual<T> x) {
-    const T root = __builtin_sqrt(x.value);
+inline Pack<T> sums_of_pairs(Pack<T> first, Pack<T> second) {
+    return sums_of_pairs(first, second, std::make_index_sequence<lanes<T>>{});
+}
+template <class T>
+inline Dual<Pack<T>> sums_of_pairs(Dual<Pack<T>> first, Dual<Pack<T>> second) {
+    return {sums_of_pairs<T>(first.value, second.value), sums_of_pairs<T>(first.slope, second.slope)};
+}
+
+// Of as many packs as `Together` = 2, 4, 8 …, the sums of so many neighbouring lanes: those of pack(0) come first.
+template <class T, int Together, class Source>
+inline __attribute__((always_inline)) auto sums_of_lanes(const Source& pack) {
+    if constexpr (Together == 1) {
+        return pack(0);
+    } else {
+        const auto second_half = [&](int n) __attribute__((always_inline)) { return pack(n + Together / 2); };
+        const auto first = sums_of_lanes<T, Together / 2>(pack);
+        return sums_of_pairs<T>(first, sums_of_lanes<T, Together / 2>(second_half));
+    }
+}
+
+template <class P>
+inline P square_root(P x) {
+    P root;
+    for (unsigned lane = 0; lane < sizeof(x) / sizeof(x[0]); ++lane) {
+        if constexpr (sizeof(x[0]) == 4) {
+            root[lane] = __builtin_sqrtf(x[lane]);
+        } else {
+            root[lane] = __builtin_sqrt(x[lane]);
+        }
+    }
+    return root;
+}
+template <class P>
+inline Dual<P> square_root(Dual<P> x) {
+    const P root = square_root(x.value);
     return {root, x.slope / (root + root)};
 }
 
@@ -242,9 +273,12 @@ inline Pack<T> exponential(Pack<T> x) {
     constexpr int mantissa = sizeof(T) == 4 ? 23 : 52, bias = sizeof(T) == 4 ? 127 : 1023;
     constexpr T high = sizeof(T) == 4 ? T(0.693145751953125) : T(6.93147180369123816490e-01);
     constexpr T low = sizeof(T) == 4 ? T(1.42860682030941723212e-6) : T(1.90821492927058770002e-10);
-    const Pack<T> scaled = x * T(1.4426950408889634074);
-    const Pack<Integer> whole = __builtin_convertvector(scaled + (scaled < T(0) ? T(-0.5) : T(0.5)), Pack<Integer>);
-    const Pack<T> n = __builtin_convertvector(whole, Pack<T>);
+    // Adding 1.5 times 2^mantissa rounds to a whole number, which is then in the low bits.
+    constexpr T magic = sizeof(T) == 4 ? T(12582912.0) : T(6755399441055744.0);
+    const Pack<T> shifted = x * T(1.4426950408889634074) + magic;
+    const Pack<T> n = shifted - magic;
+    Pack<Integer> whole;
+    std::memcpy(&whole, &shifted, sizeof(whole));
     const Pack<T> r = (x - n * high) - n * low;
     constexpr int degree = sizeof(T) == 4 ? 7 : 13;
     constexpr double inverse_factorial[14] = {

@@ -59,35 +59,38 @@ class SharedEngine {
     std::mutex busy;
 };
 
-// Rows of features as numpy arrays that share the engine's memory.
+// Rows of features as numpy arrays that share the engine's memory. The engine runs without Python's lock, so that
+// domains in several threads compute at the same time and can wait for each other.
 class PythonExchange : public symmd::GhostExchange {
   public:
     PythonExchange(py::ssize_t atoms, py::function forward, py::function backward)
         : atoms_(atoms), forward_(std::move(forward)), backward_(std::move(backward)) {}
 
     void forward(void* rows, int64_t width, symmd::Precision precision) override {
-        forward_(view(rows, width, precision));
+        call(forward_, rows, width, precision);
     }
     void backward(void* rows, int64_t width, symmd::Precision precision) override {
-        backward_(view(rows, width, precision));
+        call(backward_, rows, width, precision);
     }
 
   private:
-    py::array view(void* rows, int64_t width, symmd::Precision precision) const {
+    void call(const py::function& function, void* rows, int64_t width, symmd::Precision precision) const {
+        const py::gil_scoped_acquire acquire;
         const py::dtype type =
             precision == symmd::Precision::float32 ? py::dtype::of<float>() : py::dtype::of<double>();
-        // A base keeps numpy from copying.
-        return py::array(type, std::vector<py::ssize_t>{atoms_, py::ssize_t(width)}, rows, py::capsule(rows));
+        // A base, whatever it is, keeps numpy from copying.
+        function(py::array(type, std::vector<py::ssize_t>{atoms_, py::ssize_t(width)}, rows, py::none()));
     }
     py::ssize_t atoms_;
     py::function forward_, backward_;
 };
 
 struct Arrays {
-    Doubles atom_energy, forces, virial, atom_virial;
+    Doubles atom_energy, forces, virial, atom_virial, sender_virial;
     symmd::Results results;
 
-    Arrays(py::ssize_t owned, py::ssize_t atoms, bool with_forces, bool with_virial, bool with_atom_virial)
+    Arrays(py::ssize_t owned, py::ssize_t atoms, bool with_forces, bool with_virial, bool with_atom_virial,
+           bool with_sender_virial)
         : atom_energy(owned) {
         results.atom_energy = atom_energy.mutable_data();
         if (with_forces) {
@@ -102,27 +105,32 @@ struct Arrays {
             atom_virial = Doubles({atoms, py::ssize_t(3), py::ssize_t(3)});
             results.atom_virial = atom_virial.mutable_data();
         }
+        if (with_sender_virial) {
+            sender_virial = Doubles({atoms, py::ssize_t(3), py::ssize_t(3)});
+            results.sender_virial = sender_virial.mutable_data();
+        }
     }
 
-    py::dict found(bool with_forces, bool with_virial, bool with_atom_virial) const {
+    py::dict found() const {
         py::dict result;
         result["energy"] = results.energy;
         result["atom_energy"] = atom_energy;
-        if (with_forces) result["forces"] = forces;
-        if (with_virial) result["virial"] = virial;
-        if (with_atom_virial) result["atom_virial"] = atom_virial;
+        if (results.forces) result["forces"] = forces;
+        if (results.virial) result["virial"] = virial;
+        if (results.atom_virial) result["atom_virial"] = atom_virial;
+        if (results.sender_virial) result["sender_virial"] = sender_virial;
         return result;
     }
 };
 
 py::dict compute(SharedEngine& shared, const Indices& species, const Doubles& positions,
                  const std::optional<Doubles>& cell, const std::array<bool, 3>& pbc, bool forces, bool virial,
-                 bool atom_virial) {
+                 bool atom_virial, bool sender_virial) {
     const py::ssize_t atoms = species.size();
     check_shape(species, "species", {atoms});
     check_shape(positions, "positions", {atoms, 3});
     if (cell) check_shape(*cell, "a cell", {3, 3});
-    Arrays arrays(atoms, atoms, forces, virial, atom_virial);
+    Arrays arrays(atoms, atoms, forces, virial, atom_virial, sender_virial);
     symmd::System system;
     system.atoms = atoms;
     system.species = species.data();
@@ -134,13 +142,14 @@ py::dict compute(SharedEngine& shared, const Indices& species, const Doubles& po
         const std::lock_guard<std::mutex> guard(shared.busy);
         shared.engine.compute(system, arrays.results);
     }
-    return arrays.found(forces, virial, atom_virial);
+    return arrays.found();
 }
 
 py::dict compute_neighbourhood(SharedEngine& shared, int64_t owned, const Indices& species, const Doubles& positions,
                                const std::vector<Indices>& neighbours,
-                               const std::optional<std::pair<py::function, py::function>>& exchange, bool forces,
-                               bool virial, bool atom_virial) {
+                               const std::optional<std::pair<py::function, py::function>>& exchange,
+                               const std::optional<Indices>& stands_for, bool forces, bool virial, bool atom_virial,
+                               bool sender_virial) {
     const py::ssize_t atoms = species.size();
     check_shape(species, "species", {atoms});
     check_shape(positions, "positions", {atoms, 3});
@@ -153,7 +162,7 @@ py::dict compute_neighbourhood(SharedEngine& shared, int64_t owned, const Indice
         counts.push_back(int32_t(row.size()));
         rows.push_back(row.data());
     }
-    Arrays arrays(owned, atoms, forces, virial, atom_virial);
+    Arrays arrays(owned, atoms, forces, virial, atom_virial, sender_virial);
     symmd::Neighbourhood neighbourhood;
     neighbourhood.owned = owned;
     neighbourhood.atoms = atoms;
@@ -161,14 +170,18 @@ py::dict compute_neighbourhood(SharedEngine& shared, int64_t owned, const Indice
     neighbourhood.positions = positions.data();
     neighbourhood.counts = counts.data();
     neighbourhood.neighbours = rows.data();
-    const std::lock_guard<std::mutex> guard(shared.busy);
-    if (exchange) {
-        PythonExchange by_python(atoms, exchange->first, exchange->second);
-        shared.engine.compute(neighbourhood, &by_python, arrays.results);
-    } else {
-        shared.engine.compute(neighbourhood, nullptr, arrays.results);
+    if (stands_for) {
+        check_shape(*stands_for, "stands_for", {atoms});
+        neighbourhood.stands_for = stands_for->data();
     }
-    return arrays.found(forces, virial, atom_virial);
+    std::optional<PythonExchange> by_python;
+    if (exchange) by_python.emplace(atoms, exchange->first, exchange->second);
+    {
+        const py::gil_scoped_release release;
+        const std::lock_guard<std::mutex> guard(shared.busy);
+        shared.engine.compute(neighbourhood, by_python ? &*by_python : nullptr, arrays.results);
+    }
+    return arrays.found();
 }
 
 py::dict model_of(const SharedEngine& shared) {
@@ -221,16 +234,18 @@ void define_engine(py::module_& module) {
                     py::arg("deterministic") = false, "The same from the content of a model file.")
         .def("compute", &compute, py::arg("species"), py::arg("positions"), py::arg("cell") = py::none(),
              py::arg("pbc") = std::array<bool, 3>{}, py::kw_only(), py::arg("forces") = true, py::arg("virial") = false,
-             py::arg("atom_virial") = false,
-             "Dictionary with energy (eV) and atom_energy [N]; if asked forces [N, 3] (eV/Å), virial [3, 3] (eV) and "
-             "atom_virial [N, 3, 3] (eV). species [N] are indices into model['species'], positions [N, 3] and cell "
-             "[3, 3] in Å.")
+             py::arg("atom_virial") = false, py::arg("sender_virial") = false,
+             "Dictionary with energy (eV) and atom_energy [N]; if asked forces [N, 3] (eV/Å), virial [3, 3] (eV), and "
+             "atom_virial and sender_virial [N, 3, 3] (eV). species [N] are indices into model['species'], positions "
+             "[N, 3] and cell [3, 3] in Å.")
         .def(
             "compute_neighbourhood", &compute_neighbourhood, py::arg("owned"), py::arg("species"), py::arg("positions"),
-            py::arg("neighbours"), py::arg("exchange") = py::none(), py::kw_only(), py::arg("forces") = true,
-            py::arg("virial") = false, py::arg("atom_virial") = false,
+            py::arg("neighbours"), py::arg("exchange") = py::none(), py::arg("stands_for") = py::none(), py::kw_only(),
+            py::arg("forces") = true, py::arg("virial") = false, py::arg("atom_virial") = false,
+            py::arg("sender_virial") = false,
             "The same with a caller's list: atoms from `owned` on are ghosts, neighbours has the senders of each owned "
-            "atom, exchange is (forward, backward), each called with rows [N, width] to be changed in place.")
+            "atom, exchange is (forward, backward), each called with rows [N, width] to be changed in place; they "
+            "are valid during the call. stands_for [N]: the atom that each one is an image of, or itself.")
         .def("species_of", &species_of, py::arg("atomic_numbers"), "Indices of the species of atomic numbers [N].")
         .def_property_readonly("model", &model_of, "species, atomic_numbers, cutoff (Å), header, sha256.")
         .def_property(

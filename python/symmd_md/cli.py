@@ -1,4 +1,4 @@
-"""The command ``symmd``: train, evaluate, describe. Commands import the heavy packages that they need."""
+"""The command ``symmd``: train, evaluate, export, describe. Commands import heavy packages when needed."""
 
 from __future__ import annotations
 
@@ -110,24 +110,93 @@ def eval_command(
     print("written: " + ", ".join(str(path) for path in written))
 
 
+@application.command("export")
+def export_command(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Checkpoint: best.ckpt or last.ckpt of a run.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="File ending in .pt (TorchScript archive with the model in it) or .safetensors (the bare "
+            "model); absent: model.pt beside CHECKPOINT or CONFIG.",
+        ),
+    ] = None,
+    random: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="Random weights for the section model of this YAML file, to measure speed without training.",
+        ),
+    ] = None,
+    portable: Annotated[
+        bool,
+        typer.Option(
+            "--portable",
+            help="Also write NAME_portable.pt: TorchScript of plain torch operators, slow, for cross-checks.",
+        ),
+    ] = False,
+) -> None:
+    """Make the model file that every front end runs, after comparing the engine with the network.
+
+    Allowed differences: 1e-10 (relative) in float64; in float32 1e-6 eV/atom and 2e-5 eV/Å, times the size of
+    learned energies in eV and forces in eV/Å where that is above 1, or rounding where that is larger.
+    """
+    from symmd_md.export.command import run_export
+
+    run_export(checkpoint, random, output, portable)
+
+
 @application.command("info")
 def info_command(
-    path: Annotated[Path, typer.Argument(help="Configuration (YAML) or checkpoint.")],
+    path: Annotated[Path, typer.Argument(help="Configuration (YAML), checkpoint or model file.")],
     neighbours: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="Neighbours of an atom, for the FLOPs; absent: the checkpoint's n̄, else 20.",
+            help="Neighbours of an atom, for the FLOPs; absent: n̄ of the training set, else 20.",
         ),
     ] = None,
 ) -> None:
     """Hyperparameters, parameters and FLOPs per atom for energy and forces, by layer and part.
 
-    Of a checkpoint also E0 (eV), the energy scale σ (eV), the mean neighbour count n̄, and how it was trained.
+    Of a checkpoint or a model file also E0 (eV), the energy scale σ (eV), the mean neighbour count n̄, and how
+    it was trained; of a model file whether the engine here runs it. What a file is, its content says.
     """
     from symmd_md.analysis.description import describe
 
     describe(path, neighbours)
+
+
+@application.command("bench")
+def bench_command(
+    model: Annotated[Path, typer.Argument(help="Model file: model.pt or a bare .safetensors.")],
+    atoms: Annotated[
+        str,
+        typer.Option(
+            help="Numbers of atoms, with commas: 22 is a small molecule, others are boxes of water."
+        ),
+    ] = "22,192,1536",
+    threads: Annotated[
+        str | None,
+        typer.Option(help="Numbers of threads, with commas; absent: 1,2 where there are two cores."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, help="Time for each structure and number of threads (s).")
+    ] = 4.0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for the same numbers (ms, µs per atom).")
+    ] = None,
+) -> None:
+    """Time of a step (ms) and by atom (µs): the engine beside its network in torch, eager and TorchScript.
+
+    The structures are made on the spot; an element that the model does not know is replaced by another.
+    """
+    from symmd_md.analysis.bench import run_bench
+
+    run_bench(model, atoms, threads, seconds, json_file)
 
 
 @application.command("demo")

@@ -3,6 +3,10 @@
 ``use_fused(network)`` swaps the edge pass and the node products of every layer; parameters stay the same
 objects, so optimisers and checkpoints do not notice. Compiled operators have first and second derivatives;
 for higher ones keep the plain network.
+
+Once ``available()`` was called, the operators are there by themselves, for networks of other people too:
+``torch.ops.symmd.attention`` and ``node_products`` as the classes below call them, and the whole network of a
+model file as ``torch.ops.symmd.potential`` (first derivatives only). torch.compile and torch.export see them.
 """
 
 from __future__ import annotations
@@ -50,13 +54,13 @@ def available() -> bool:
 
 def instruction_set() -> str:
     """Name of the instruction set in use: baseline, avx2 or avx512."""
-    _require()
+    require()
     return str(torch.ops.symmd.instruction_set())
 
 
 def use_fused(network: SymmdNetwork) -> SymmdNetwork:
     """Swap the layers' parts for compiled ones, in place; a part that has no kernel stays plain."""
-    _require()
+    require()
     for layer in network.layers:
         assert isinstance(layer, Layer)
         if isinstance(layer.edge_pass, (AttentionPass, ConvolutionPass)) and FusedEdgePass.supports(
@@ -68,7 +72,8 @@ def use_fused(network: SymmdNetwork) -> SymmdNetwork:
     return network
 
 
-def _require() -> None:
+def require() -> None:
+    """Refuse with the reason when the compiled operators cannot be used."""
     reason = _load()
     if reason is not None:
         raise ConfigurationError(reason)

@@ -10,8 +10,8 @@
 // into Engine::model().species; Engine::species_of() gives it for an atomic number.
 //
 // Whatever is wrong with a model file or with the atoms (a coordinate that is not finite, atoms in the same place, an
-// unknown species, a cell without volume) is a symmd::Error whose text is one sentence. After an error the engine can
-// be used as before, and what was in the arrays of the results is undefined.
+// unknown species, a cell without volume) is a symmd::Error whose text is one sentence, with atoms counted from 1.
+// After an error the engine can be used as before, and what was in the arrays of the results is undefined.
 //
 // An engine is used by one thread at a time and runs its own OpenMP threads; several engines do not see each other.
 #pragma once
@@ -34,8 +34,8 @@ enum class Precision {
 
 struct EngineOptions {
     Precision precision = Precision::float32;
-    // OpenMP threads; 0 takes as many as OpenMP would, fewer for a few atoms. Results differ by rounding between
-    // numbers of threads.
+    // OpenMP threads; 0 takes as many as OpenMP would, fewer for a few atoms. At most 1024. Results differ by
+    // rounding between numbers of threads.
     int threads = 0;
     // Å by which the engine's own neighbour list is longer than the cutoff, so that it serves many steps.
     double skin = 1.0;
@@ -74,10 +74,16 @@ struct Neighbourhood {
     const int32_t* counts = nullptr;             // [owned] neighbours of atom i
     const int32_t* const* neighbours = nullptr;  // [owned][counts[i]] indices below `atoms`, after masking
     int32_t mask = -1;                           // bits of a neighbour that are its index
+    // [atoms] which atom stands for each, itself or one that it is an image of: images then need no features of their
+    // own, and what acts on them counts for the atom that stands for them. An owned atom stands for itself, and an atom
+    // that stands for others does too. null: every atom stands for itself.
+    const int32_t* stands_for = nullptr;
+    const int64_t* names = nullptr;  // [atoms] what messages call the atoms, less 1; null: as they are
 };
 
 // How features of the caller's atoms reach their ghosts, and pulls on ghosts their owners: called between layers, so
-// once each way for every layer but the first. `rows`: [atoms, width] numbers of 4 or 8 bytes, by precision.
+// once each way for every layer but the first. `rows`: [atoms, width] numbers of 4 or 8 bytes, by precision; atoms for
+// which others stand have none, and are no ghosts here.
 class SYMMD_API GhostExchange {
   public:
     virtual ~GhostExchange();
@@ -94,6 +100,9 @@ struct Results {
     double* forces = nullptr;       // [atoms, 3] eV/Å; ghosts have theirs, which belong to their owners
     double* virial = nullptr;       // [3, 3] eV: Σ r ⊗ F = -dE/dε, symmetric (docs/theory.md, eq. 26)
     double* atom_virial = nullptr;  // [atoms, 3, 3] eV: half of each edge to either atom; sums to the virial
+    // [atoms, 3, 3] eV: Σ r ⊗ F of each edge to its sender, first index r, not symmetric: Σ W·v of these is the virial
+    // part of the heat flux (docs/theory.md, eq. 66).
+    double* sender_virial = nullptr;
 };
 
 class SYMMD_API Engine {

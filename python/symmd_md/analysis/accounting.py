@@ -2,8 +2,8 @@
 
 Operations are those of one atom in inference. A multiply-add is two, a division or a square root one, a
 change of sign none; an exponential is the polynomial that the compiled kernels evaluate in fp32. The edge
-pass and the node products are counted as csrc/core/edge_pass.h and node_products.h write them: couplings that
-are zero do not exist.
+pass and the node products are counted as docs/theory.md writes them (eq. 59-61), without couplings that are
+zero; the kernels share factors and execute fewer (its §12).
 """
 
 from __future__ import annotations

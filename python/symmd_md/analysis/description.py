@@ -9,27 +9,37 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from symmd_md._engine import Engine
 from symmd_md.configuration import from_mapping, read_yaml
 from symmd_md.data import FrameCollection, GraphDataset, LabelKeys, prepare, set_statistics, set_summary
 from symmd_md.data.frame import formula_symbols
-from symmd_md.errors import ConfigurationError
+from symmd_md.errors import ConfigurationError, SymmdError
+from symmd_md.export import ModelFile, read_model_file
+from symmd_md.export.model_file import DTYPES, LONGEST_HEADER
 from symmd_md.model import ModelConfig, ModelStatistics
 from symmd_md.train.checkpoint import MAGIC, read_checkpoint
 from symmd_md.train.config import read_run_config
 from symmd_md.train.load import checkpoint_statistics
 
 YAML_SUFFIXES = {".yaml", ".yml"}
+MODEL_SUFFIXES = {".pt", ".safetensors"}
+ZIP_MAGIC = b"PK\x03\x04"
+PROVENANCE_TITLE = "Provenance (errors in meV/atom, meV/Å, meV/Å³)"
 DEFAULT_NEIGHBOURS = 20.0
 DEFAULT_SPECIES_COUNT = 4
 """A configuration may leave the species to the training set; four is an organic molecule."""
 
 
 def describe(path: Path, neighbours: float | None, console: Console | None = None) -> None:
-    """Print what a configuration or a checkpoint holds; ``neighbours`` of an atom set the FLOPs."""
+    """Print what a configuration, checkpoint or model file holds; ``neighbours`` of an atom set the FLOPs."""
     console = console or Console()
-    if path.is_file() and _begins_as_checkpoint(path):
+    start = _start(path)
+    if start.startswith(MAGIC):
         _describe_checkpoint(path, neighbours, console)
+    elif _begins_as_model(start):
+        _describe_model(path, neighbours, console)
     elif path.suffix.lower() in YAML_SUFFIXES:
         config = from_mapping(ModelConfig, read_yaml(path).get("model") or {}, "model")
         console.print(_settings_table("Model", dataclasses.asdict(config)))
@@ -37,30 +47,96 @@ def describe(path: Path, neighbours: float | None, console: Console | None = Non
         console.print(
             accounting_table(config, DEFAULT_NEIGHBOURS if neighbours is None else neighbours, count)
         )
+    elif path.suffix.lower() in MODEL_SUFFIXES:
+        read_model_file(path)  # says what is wrong with it
     else:
         read_checkpoint(path)
 
 
-def _begins_as_checkpoint(path: Path) -> bool:
+def _start(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
     with path.open("rb") as stream:
-        return stream.read(len(MAGIC)) == MAGIC
+        return stream.read(max(len(MAGIC), 9))
+
+
+def _begins_as_model(start: bytes) -> bool:
+    """As a zip archive, or as safetensors: the length of a header, and its brace."""
+    header = int.from_bytes(start[:8], "little")
+    return start.startswith(ZIP_MAGIC) or (start[8:9] == b"{" and header <= LONGEST_HEADER)
 
 
 def _describe_checkpoint(path: Path, neighbours: float | None, console: Console) -> None:
     content = read_checkpoint(path)
     config = from_mapping(ModelConfig, content["config"]["model"], "model")
-    statistics = checkpoint_statistics(content)
+    _describe_network(config, checkpoint_statistics(content), neighbours, console)
+    console.print(_settings_table("Training set", content["config"]["data"]))
+    console.print(_settings_table("Training", content["config"]["training"]))
+    console.print(_settings_table(PROVENANCE_TITLE, _flattened(_named_errors(content["provenance"]))))
+
+
+def _describe_model(path: Path, neighbours: float | None, console: Console) -> None:
+    model = read_model_file(path)
+    _describe_network(model.config, model.statistics, neighbours, console)
+    provenance = dict(model.header["provenance"])  # of any form: others write model files too
+    config = provenance.pop("config", None)
+    for section, title in (("data", "Training set"), ("training", "Training")):
+        settings = config.get(section) if isinstance(config, dict) else None
+        if isinstance(settings, dict):
+            console.print(_settings_table(title, settings))
+    if isinstance(provenance.get("training"), dict):
+        provenance["training"] = _named_errors(provenance["training"])
+    console.print(_settings_table(PROVENANCE_TITLE, _flattened(provenance)))
+    console.print(_settings_table("Model file", _file_settings(path, model)))
+
+
+def _file_settings(path: Path, model: ModelFile) -> dict[str, Any]:
+    """Form, precision and digest of a model file, and whether the engine on this machine runs it."""
+    archive = _start(path).startswith(ZIP_MAGIC)
+    dtype = next(iter(model.tensors.values())).dtype
+    try:
+        Engine(path)
+        runs = "yes"
+    except SymmdError as error:
+        runs = f"no: {error}"
+    return {
+        "form": "TorchScript archive" if archive else "bare safetensors",
+        "size": f"{path.stat().st_size / 1024:,.0f} kB",
+        "precision of the weights": {"F32": "float32", "F64": "float64"}[DTYPES[dtype]],
+        "engine compared with network in": model.header["validated_precisions"],
+        "SHA-256": model.sha256,
+        "engine here loads it": runs,
+        "instruction set here": Engine.instruction_set,
+    }
+
+
+def _named_errors(provenance: dict[str, Any]) -> dict[str, Any]:
+    """A training's provenance with each validation error by a name of its own."""
+    others = {name: value for name, value in provenance.items() if name != "valid_errors"}
+    errors = provenance.get("valid_errors")
+    if not isinstance(errors, dict):
+        return provenance
+    return others | {f"validation {name}": value for name, value in errors.items()}
+
+
+def _flattened(settings: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}, {inner}": item for inner, item in _flattened(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _describe_network(
+    config: ModelConfig, statistics: ModelStatistics, neighbours: float | None, console: Console
+) -> None:
     console.print(_settings_table("Model", dataclasses.asdict(config)))
     console.print(_statistics_table(config, statistics))
     if neighbours is None:
         neighbours = statistics.mean_neighbours
     console.print(accounting_table(config, neighbours, len(config.species)))
-    provenance = dict(content["provenance"])
-    errors = provenance.pop("valid_errors") or {}
-    provenance |= {f"validation {name}": value for name, value in errors.items()}
-    console.print(_settings_table("Training set", content["config"]["data"]))
-    console.print(_settings_table("Training", content["config"]["training"]))
-    console.print(_settings_table("Provenance (errors in meV/atom, meV/Å, meV/Å³)", provenance))
 
 
 def accounting_table(config: ModelConfig, neighbours: float, species_count: int) -> Table:
@@ -89,13 +165,15 @@ def accounting_table(config: ModelConfig, neighbours: float, species_count: int)
 
 
 def _settings_table(title: str, settings: dict[str, Any]) -> Table:
-    table = Table(title=title, show_header=False)
+    table = Table(title=Text(title), show_header=False)
+    for _ in range(2):
+        table.add_column(overflow="fold")
     for name, value in settings.items():
         if isinstance(value, (list, tuple)):
             value = ", ".join(str(item) for item in value)
         elif isinstance(value, float):
             value = f"{value:.6g}"
-        table.add_row(name, "–" if value is None or value == "" else str(value))
+        table.add_row(Text(name), Text("–" if value is None or value == "" else str(value)))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -172,11 +173,15 @@ def _weights(network: SymmdNetwork) -> Iterator[tuple[str, Tensor]]:
 
 
 def _named_tensors(network: SymmdNetwork) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the file; the radial functions as [2 (knots + 1), paths, channels] tables (eq. 7)."""
+    """Every tensor of the file; the radial functions as [2 (knots + 1), paths, channels] tables (eq. 7).
+
+    Tables are worked out in fp64 and rounded once: a force takes differences of a table's values over a short
+    spacing, and tables of an fp32 network would carry more noise than all other fp32 arithmetic together.
+    """
     yield from _weights(network)
     layers: Any = network.layers
     for index, layer in enumerate(layers):
-        table = layer.radial.table()
+        table = copy.deepcopy(layer.radial).double().table().to(network.embedding.dtype)
         yield f"layers.{index}.{RADIAL_TABLE}", table.unflatten(1, (-1, network.config.channels))
 
 
