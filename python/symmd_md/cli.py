@@ -199,6 +199,25 @@ def bench_command(
     run_bench(model, atoms, threads, seconds, json_file)
 
 
+@application.command("lammps")
+def lammps_command(
+    model: Annotated[Path, typer.Argument(help="Exported model: model.pt or a .safetensors file.")],
+    structure: Annotated[
+        Path, typer.Argument(help="Structure to start from: whatever ASE reads, last frame.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for in.lammps and the data file.")
+    ] = Path("."),
+    temperature: Annotated[float, typer.Option(min=0.1, help="Temperature (K).")] = 300.0,
+    steps: Annotated[int, typer.Option(min=0, help="Steps of 0.5 fs, or 1 fs without hydrogen.")] = 10000,
+) -> None:
+    """Write a ready LAMMPS input and data file (units metal: Å, eV, ps, K) for a simulation with MODEL."""
+    from symmd_md.engines.lammps import write_lammps_input
+
+    written = write_lammps_input(model, structure, output, temperature, steps)
+    print("written: " + ", ".join(str(path) for path in written))
+
+
 @application.command("demo")
 def demo_command(
     output: Annotated[
