@@ -32,6 +32,7 @@ PairSymmd::~PairSymmd() {
     if (!allocated || copymode) return;
     memory->destroy(setflag);
     memory->destroy(cutsq);
+    memory->destroy(scale_);
 }
 
 void PairSymmd::allocate() {
@@ -39,10 +40,15 @@ void PairSymmd::allocate() {
     if (allocated) {
         memory->destroy(setflag);
         memory->destroy(cutsq);
+        memory->destroy(scale_);
     }
     memory->create(setflag, types + 1, types + 1, "pair:setflag");
     memory->create(cutsq, types + 1, types + 1, "pair:cutsq");
-    for (int i = 0; i <= types; ++i) std::fill_n(setflag[i], types + 1, 0);
+    memory->create(scale_, types + 1, types + 1, "pair:scale");
+    for (int i = 0; i <= types; ++i) {
+        std::fill_n(setflag[i], types + 1, 0);
+        std::fill_n(scale_[i], types + 1, 1.0);
+    }
     allocated = 1;
 }
 
@@ -172,8 +178,12 @@ void PairSymmd::check_special_bonds() {
         for (int i = 0; i < atom->nlocal && !found; ++i) {
             if (species_of_type_[atom->type[i]] < 0) continue;
             const int* count = atom->nspecial[i];  // cumulative
-            found = (dropped[1] && count[0] > 0) || (dropped[2] && count[1] > count[0]) ||
-                    (dropped[3] && count[2] > count[1]);
+            for (int k = 0; k < count[2] && !found; ++k) {
+                const int distance = k < count[0] ? 1 : k < count[1] ? 2 : 3;
+                // Pairs with a type that other styles take are not this style's.
+                const int partner = atom->map_style == Atom::MAP_NONE ? -1 : atom->map(atom->special[i][k]);
+                found = dropped[distance] && (partner < 0 || species_of_type_[atom->type[partner]] >= 0);
+            }
         }
     }
     int here = found ? 1 : 0, anywhere = 0;
@@ -231,7 +241,11 @@ void PairSymmd::gather() {
     atom_energy_.resize(eflag_atom ? rows_.owned() : 0);
     atom_virial_.resize(vflag_atom ? 9 * std::size_t(atoms) : 0);
     sender_virial_.resize(cvflag_atom ? 9 * std::size_t(atoms) : 0);
-    for (int k = 0; k < atoms; ++k) species_[k] = species_of_type_[atom->type[rows_.local_of(k)]];
+    for (int k = 0; k < atoms; ++k) {
+        species_[k] = species_of_type_[atom->type[rows_.local_of(k)]];
+        // Ghosts of types that other styles take are nobody's neighbours here.
+        if (species_[k] < 0 && rows_.same() && !rows_.used()[k]) species_[k] = 0;
+    }
     if (rows_.same()) return;
     positions_.resize(3 * std::size_t(atoms));
     for (int k = 0; k < atoms; ++k) std::copy_n(atom->x[rows_.local_of(k)], 3, positions_.data() + 3 * k);
@@ -267,7 +281,7 @@ void PairSymmd::compute(int eflag, int vflag) {
 }
 
 void PairSymmd::scatter(const symmd::Results& results) {
-    const double unit = scale_ * energy_unit_;
+    const double unit = common_scale() * energy_unit_;
     const int atoms = rows_.atoms();
     for (int k = 0; k < atoms; ++k) {
         double* force_of_atom = atom->f[rows_.local_of(k)];
@@ -291,8 +305,26 @@ void PairSymmd::scatter(const symmd::Results& results) {
 }
 
 void* PairSymmd::extract(const char* name, int& dimensions) {
-    dimensions = 0;
-    return std::strcmp(name, "scale") == 0 ? &scale_ : nullptr;
+    dimensions = 2;
+    return std::strcmp(name, "scale") == 0 ? scale_ : nullptr;
+}
+
+// A network has no terms of pairs: one factor is for all of it.
+double PairSymmd::common_scale() const {
+    double common = 1;
+    bool seen = false;
+    for (int i = 1; i <= atom->ntypes; ++i)
+        for (int j = i; j <= atom->ntypes; ++j) {
+            if (!setflag[i][j]) continue;
+            if (seen && scale_[i][j] != common)
+                error->all(FLERR,
+                           "the scale of pair_style symmd must be the same for all its atom types, found {} and {}; "
+                           "give it for '* *'",
+                           common, scale_[i][j]);
+            common = scale_[i][j];
+            seen = true;
+        }
+    return common;
 }
 
 double PairSymmd::memory_usage() {

@@ -24,7 +24,7 @@ class PairSymmd : public Pair {
     double init_one(int i, int j) override;
     void compute(int eflag, int vflag) override;
 
-    // "scale": factor of energies and forces, for fix adapt and compute fep.
+    // "scale" [types + 1, types + 1]: factor of energies and forces, for fix adapt and compute fep.
     void* extract(const char* name, int& dimensions) override;
     double memory_usage() override;
 
@@ -38,10 +38,11 @@ class PairSymmd : public Pair {
     void update_rows();
     void gather();
     void scatter(const symmd::Results& results);
+    double common_scale() const;
 
     symmd::Precision precision_ = symmd::Precision::float32;
-    double scale_ = 1;        // of energies and forces, set from outside
-    double energy_unit_ = 1;  // units of LAMMPS in an eV
+    double** scale_ = nullptr;  // [types + 1, types + 1] of energies and forces, set from outside
+    double energy_unit_ = 1;    // units of LAMMPS in an eV
     std::string model_name_;
     std::unique_ptr<symmd::Engine> engine_;
     std::vector<int> species_of_type_;  // [types + 1]; -1 for NULL

@@ -20,6 +20,7 @@ from lammps_cases import (
     molecule,
     needs_lammps,
     network,
+    refusal,
     run,
     setup,
     write_data,
@@ -159,6 +160,34 @@ def test_hybrid_leaves_out_types(tmp_path: Path, begin: str, ranks: int) -> None
         for component, name in ((1, "Pxx"), (2, "Pxy")):
             total = -found[f"c_sum[{component}]"] / atoms.get_volume()
             np.testing.assert_allclose(found[name], total, rtol=1e-9, atol=1e-4)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_hybrid_where_a_rank_has_no_atom_of_the_other_style(tmp_path: Path, ranks: int) -> None:
+    atoms = liquid()
+    symbols = np.where(atoms.numbers == 8, "C", atoms.symbols)
+    symbols[0] = "O"
+    atoms.set_chemical_symbols(list(symbols))
+    script = setup(write_data(tmp_path, "one_oxygen", atoms), write_model(tmp_path, "two"))
+    script = script.replace(
+        "pair_style symmd precision double", "pair_style hybrid symmd precision double lj/cut 3.0"
+    )
+    script = script.replace("* * two", "* * symmd two").replace("H C O", "H C NULL")
+    script += "pair_coeff * 3 lj/cut 0.0 1.0\n" + THERMO + "run 0\n"
+    found = run(tmp_path, script, ranks).table
+    np.testing.assert_allclose(found["PotEng"], expected("two", atoms[1:]).energy.item(), rtol=1e-10)
+
+
+def test_scale_for_free_energy_perturbation(tmp_path: Path, begin: str) -> None:
+    perturbed = "variable more equal 0.1\ncompute fep all fep 300 pair symmd scale * * v_more\n"
+    thermo = "thermo_style custom step pe c_fep[1] c_fep[2]\n" + FORMAT
+    table = run(tmp_path, begin + perturbed + thermo + "run 0\n").table
+    energy = expected("two", liquid()).energy.item()
+    np.testing.assert_allclose(table["PotEng"], energy, rtol=1e-10)
+    np.testing.assert_allclose(table["c_fep[1]"], 0.1 * energy, rtol=1e-8)
+    np.testing.assert_allclose(table["c_fep[2]"], np.exp(-0.1 * energy / (8.617333262e-5 * 300)), rtol=1e-4)
+    unequal = "variable half equal 0.5\nfix scale all adapt 0 pair symmd scale 1 2 v_half\nrun 0\n"
+    assert "must be the same for all its atom types" in refusal(tmp_path, begin + unequal)
 
 
 def test_excluded_pairs_and_scaled_energies(tmp_path: Path, begin: str) -> None:

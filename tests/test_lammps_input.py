@@ -22,7 +22,21 @@ def slab() -> ase.Atoms:
     return atoms
 
 
-STRUCTURES = {"liquid": liquid, "molecule": molecule, "crystal": narrow_crystal, "slab": slab}
+def low_slab() -> ase.Atoms:
+    """With a box vector in the open direction, and atoms on both sides of its origin."""
+    atoms = liquid(30)
+    atoms.pbc = (True, True, False)
+    atoms.positions[:, 2] -= 3.0
+    return atoms
+
+
+STRUCTURES = {
+    "liquid": liquid,
+    "molecule": molecule,
+    "crystal": narrow_crystal,
+    "slab": slab,
+    "low slab": low_slab,
+}
 
 
 @needs_lammps

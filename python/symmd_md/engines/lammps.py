@@ -128,7 +128,13 @@ def _boxed(atoms: Atoms) -> Atoms:
     if not atoms.pbc.any():
         boxed.center(vacuum=VACUUM)
         return boxed
-    missing = [axis for axis in range(3) if not atoms.pbc[axis] and not atoms.cell[axis].any()]
+    open_axes = [axis for axis in range(3) if not atoms.pbc[axis]]
+    missing = [axis for axis in open_axes if not atoms.cell[axis].any()]
     if missing:
         boxed.center(vacuum=VACUUM, axis=missing)
+    # LAMMPS loses atoms that lie outside of the box along an open axis.
+    inside = boxed.get_scaled_positions(wrap=False)
+    outside = [axis for axis in open_axes if not ((inside[:, axis] >= 0) & (inside[:, axis] < 1)).all()]
+    if outside:
+        boxed.center(vacuum=VACUUM, axis=outside)
     return boxed
