@@ -85,3 +85,21 @@ def test_virial_by_sender_of_one_layer() -> None:
             slope = (energies[0] - energies[1]) / (2 * step)
             expected[atom, :, axis] = (slope[:, None] * (atoms.positions - atoms.positions[atom])).sum(0)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_an_exchange_sees_the_rows_that_there_are() -> None:
+    engine = engine_of()
+    numbers, positions, rows, owners, _ = with_images(CONFIG.cutoff)
+    shapes: list[tuple[int, ...]] = []
+
+    def note(features: np.ndarray) -> None:
+        shapes.append(features.shape)
+
+    species = engine.species_of(numbers)
+    found = engine.compute_neighbourhood(
+        len(rows), species, positions, rows, exchange=(note, note), stands_for=owners
+    )
+    alone = engine.compute_neighbourhood(len(rows), species, positions, rows, stands_for=owners)
+    assert shapes
+    assert {shape[0] for shape in shapes} == {len(rows)}
+    assert found["energy"] == alone["energy"]

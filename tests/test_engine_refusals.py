@@ -266,16 +266,22 @@ def test_damaged_files_are_refused(network: SymmdNetwork, tmp_path: Path) -> Non
 
 def test_an_unknown_instruction_set_is_refused(tmp_path: Path) -> None:
     script = "from symmd_md import _engine; print(_engine.Engine.instruction_set)"
-    for wanted in ("sse9", ""):
-        done = subprocess.run(
+
+    def with_set(wanted: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [sys.executable, "-c", script],
             capture_output=True,
             text=True,
             cwd=tmp_path,
             env={**os.environ, "SYMMD_INSTRUCTION_SET": wanted},
         )
-        assert done.returncode != 0
-        assert f"SYMMD_INSTRUCTION_SET must be baseline, avx2 or avx512; found '{wanted}'" in done.stderr
+
+    refused = with_set("sse9")
+    assert refused.returncode != 0
+    assert (
+        "EngineError: SYMMD_INSTRUCTION_SET must be baseline, avx2 or avx512; found 'sse9'" in refused.stderr
+    )
+    assert with_set("").stdout.strip() in ("baseline", "avx2", "avx512")
 
 
 def test_any_number_of_errors_loses_nothing(network: SymmdNetwork, rng: Rng) -> None:
@@ -303,3 +309,47 @@ def test_any_number_of_errors_loses_nothing(network: SymmdNetwork, rng: Rng) -> 
         found = compute(engine, good[after])
         for name, value in expected[after].items():
             np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([0.9, 1.9], "species must be whole numbers, found an array of type float64"),
+        ([2**32, 1], "species must fit into 32 bits, found 4294967296"),
+    ],
+)
+def test_species_are_not_cut_to_fit(numbers: list[float], message: str) -> None:
+    engine = engine_of(make_network(make_config()))
+    with pytest.raises(ValueError, match=message):
+        engine.compute(np.array(numbers), [[0.0, 0, 0], [0, 0, 1.5]])
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np
+from symmd_md._engine import Engine
+
+engine = Engine(sys.argv[1], threads=2)
+generator = np.random.default_rng(0)
+positions = generator.uniform(0, 12, (60, 3))
+species = np.zeros(60, dtype=np.int32)
+engine.compute(species, positions)
+moved = positions + 0.1
+expected = engine.compute(species, moved)["energy"]
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    found = Engine(sys.argv[1], threads=2).compute(species, moved)["energy"]
+    same = engine.compute(species, moved)["energy"]
+    os._exit(0 if abs(found - expected) < 1e-4 and abs(same - expected) < 1e-4 else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child_computes(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(model_file_bytes(make_network(make_config()), {}))
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(tmp_path / "model.safetensors")],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "0", done.stderr

@@ -273,10 +273,10 @@ def budget_rows(
     add("molecule of 22 atoms, one thread", f"{step:.2f} ms", "≤ 0.8")
     add("of which outside the kernels", f"{overhead:.0f} µs", "≤ 30")
     if len(setting.threads) > 1:
-        best = max((row["median 1"] / row["median 2"], row["atoms"]) for row in by_atoms)
+        worst = min((row["median 1"] / row["median 2"], row["atoms"]) for row in by_atoms)
         here = middle["median 1"] / middle["median 2"]
         add(f"second core, {middle['atoms']} atoms", f"{here:.2f} ×", "≥ 1.8")
-        add(f"second core, the best: {best[1]:,} atoms", f"{best[0]:.2f} ×", "≥ 1.8")
+        add(f"second core, the worst: {worst[1]:,} atoms", f"{worst[0]:.2f} ×", "≥ 1.8")
     add("memory of the engine, one thread", f"{middle['bytes'] / 1e3:.1f} kB per atom", "≤ 20")
     per_atom = [row["median 1"] / row["atoms"] for row in by_atoms]
     spread = 100 * (max(per_atom) / min(per_atom) - 1)

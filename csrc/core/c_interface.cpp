@@ -41,6 +41,11 @@ class CExchange : public symmd::GhostExchange {
     const symmd_exchange& by_;
 };
 
+void check_pointers(const symmd_engine* engine, const symmd_results* results) {
+    if (!engine) throw symmd::Error("an engine is needed, found null: look at what symmd_load returned");
+    if (!results) throw symmd::Error("results are needed, found null");
+}
+
 symmd::Results wanted(const symmd_results& results) {
     symmd::Results wanted;
     wanted.atom_energy = results.atom_energy;
@@ -83,6 +88,7 @@ int32_t symmd_species_of(const symmd_engine* engine, int atomic_number) {
 int symmd_compute(symmd_engine* engine, int64_t atoms, const int32_t* species, const double* positions,
                   const double* cell, const int* periodic, const symmd_results* results) {
     return guarded(1, [&] {
+        check_pointers(engine, results);
         symmd::System system;
         system.atoms = atoms;
         system.species = species;
@@ -100,6 +106,7 @@ int symmd_compute_neighbourhood(symmd_engine* engine, int64_t owned, int64_t ato
                                 const double* positions, const int32_t* counts, const int32_t* const* neighbours,
                                 const symmd_exchange* exchange, const symmd_results* results) {
     return guarded(1, [&] {
+        check_pointers(engine, results);
         symmd::Neighbourhood neighbourhood;
         neighbourhood.owned = owned;
         neighbourhood.atoms = atoms;

@@ -79,9 +79,10 @@ void check_options(const EngineOptions& options) {
 void check_results(const Results& results, int64_t atoms) {
     bool finite = std::isfinite(results.energy);
     for (int64_t k = 0; results.forces && k < 3 * atoms; ++k) finite = finite && std::isfinite(results.forces[k]);
+    for (int64_t k = 0; results.virial && k < 9; ++k) finite = finite && std::isfinite(results.virial[k]);
     if (!finite)
         throw Error(
-            "energy and forces must be finite, found some that are not: the model's numbers are too large for "
+            "energy, forces and virial must be finite, found some that are not: the model's numbers are too large for "
             "this precision; compute with float64, or train the model again");
 }
 

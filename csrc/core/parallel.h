@@ -3,9 +3,18 @@
 
 #ifdef _OPENMP
 #include <omp.h>
+#include <pthread.h>
 #endif
 
 namespace symmd {
+
+#ifdef _OPENMP
+inline bool& in_forked_child() {
+    static bool forked = false;
+    return forked;
+}
+inline const int forks_are_watched = pthread_atfork(nullptr, nullptr, [] { in_forked_child() = true; });
+#endif
 
 // body(part) for part = 0 … parts-1, each in a thread of its own where OpenMP gives as many. `body` must not throw.
 template <class Body>
@@ -15,6 +24,11 @@ void in_parallel(int parts, Body&& body) {
         return;
     }
 #ifdef _OPENMP
+    // OpenMP's threads do not survive a fork, and a child that asks for them waits for ever.
+    if (in_forked_child()) {
+        for (int part = 0; part < parts; ++part) body(part);
+        return;
+    }
 #pragma omp parallel num_threads(parts)
     for (int part = omp_get_thread_num(); part < parts; part += omp_get_num_threads()) body(part);
 #else

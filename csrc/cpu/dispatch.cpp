@@ -1,9 +1,9 @@
 // Chooses the kernels of the best instruction set at load time.
 #include <cstdlib>
-#include <stdexcept>
 #include <string>
 
 #include "../core/kernels.h"
+#include "symmd/error.h"
 
 namespace symmd {
 
@@ -42,14 +42,15 @@ bool runs_here(const std::string& name) {
 
 InstructionSet choose() {
     std::string name = runs_here("avx512") ? "avx512" : runs_here("avx2") ? "avx2" : "baseline";
-    if (const char* forced = std::getenv("SYMMD_INSTRUCTION_SET")) {
+    const char* forced = std::getenv("SYMMD_INSTRUCTION_SET");
+    if (forced && *forced) {
         const std::string wanted = forced;
         if (wanted != "avx512" && wanted != "avx2" && wanted != "baseline") {
-            throw std::runtime_error("SYMMD_INSTRUCTION_SET must be baseline, avx2 or avx512; found '" + wanted + "'");
+            throw Error("SYMMD_INSTRUCTION_SET must be baseline, avx2 or avx512; found '" + wanted + "'");
         }
         if (!runs_here(wanted)) {
-            throw std::runtime_error("SYMMD_INSTRUCTION_SET asks for " + wanted +
-                                     ", which this processor or this build does not have; unset it or use " + name);
+            throw Error("SYMMD_INSTRUCTION_SET asks for " + wanted +
+                        ", which this processor or this build does not have; unset it or use " + name);
         }
         name = wanted;
     }

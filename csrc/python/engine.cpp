@@ -22,13 +22,31 @@ namespace py = pybind11;
 namespace {
 
 using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
-using Indices = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+using Indices = py::array_t<int32_t, py::array::c_style>;
 
 std::string shape_of(const py::array& array) {
     std::string text = "[";
     for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
         text += (axis ? ", " : "") + std::to_string(array.shape(axis));
     return text + "]";
+}
+
+// Whole numbers of any type as those of the engine: nothing is cut off to make them fit.
+Indices indices_of(const py::object& given, const char* name) {
+    const py::array array(given);
+    const char kind = array.dtype().kind();
+    if (array.size() > 0 && kind != 'i' && kind != 'u')
+        throw std::invalid_argument(std::string(name) + " must be whole numbers, found an array of type " +
+                                    std::string(py::str(array.dtype())));
+    const auto numbers = py::array_t<int64_t, py::array::c_style | py::array::forcecast>(array);
+    Indices result(std::vector<py::ssize_t>(numbers.shape(), numbers.shape() + numbers.ndim()));
+    for (py::ssize_t k = 0; k < numbers.size(); ++k) {
+        const int64_t number = numbers.data()[k];
+        if (number != int32_t(number))
+            throw std::invalid_argument(std::string(name) + " must fit into 32 bits, found " + std::to_string(number));
+        result.mutable_data()[k] = int32_t(number);
+    }
+    return result;
 }
 
 void check_shape(const py::array& array, const char* name, const std::vector<py::ssize_t>& expected) {
@@ -123,9 +141,10 @@ struct Arrays {
     }
 };
 
-py::dict compute(SharedEngine& shared, const Indices& species, const Doubles& positions,
+py::dict compute(SharedEngine& shared, const py::object& given_species, const Doubles& positions,
                  const std::optional<Doubles>& cell, const std::array<bool, 3>& pbc, bool forces, bool virial,
                  bool atom_virial, bool sender_virial) {
+    const Indices species = indices_of(given_species, "species");
     const py::ssize_t atoms = species.size();
     check_shape(species, "species", {atoms});
     check_shape(positions, "positions", {atoms, 3});
@@ -145,11 +164,14 @@ py::dict compute(SharedEngine& shared, const Indices& species, const Doubles& po
     return arrays.found();
 }
 
-py::dict compute_neighbourhood(SharedEngine& shared, int64_t owned, const Indices& species, const Doubles& positions,
-                               const std::vector<Indices>& neighbours,
+py::dict compute_neighbourhood(SharedEngine& shared, int64_t owned, const py::object& given_species,
+                               const Doubles& positions, const std::vector<py::object>& given_neighbours,
                                const std::optional<std::pair<py::function, py::function>>& exchange,
-                               const std::optional<Indices>& stands_for, bool forces, bool virial, bool atom_virial,
-                               bool sender_virial) {
+                               const std::optional<py::object>& given_stands_for, bool forces, bool virial,
+                               bool atom_virial, bool sender_virial) {
+    const Indices species = indices_of(given_species, "species");
+    std::vector<Indices> neighbours;
+    for (const py::object& row : given_neighbours) neighbours.push_back(indices_of(row, "neighbours"));
     const py::ssize_t atoms = species.size();
     check_shape(species, "species", {atoms});
     check_shape(positions, "positions", {atoms, 3});
@@ -170,12 +192,18 @@ py::dict compute_neighbourhood(SharedEngine& shared, int64_t owned, const Indice
     neighbourhood.positions = positions.data();
     neighbourhood.counts = counts.data();
     neighbourhood.neighbours = rows.data();
-    if (stands_for) {
+    py::ssize_t rows_of_features = atoms;
+    std::optional<Indices> stands_for;
+    if (given_stands_for) {
+        stands_for = indices_of(*given_stands_for, "stands_for");
         check_shape(*stands_for, "stands_for", {atoms});
         neighbourhood.stands_for = stands_for->data();
+        rows_of_features = owned;
+        for (py::ssize_t k = owned; k < atoms; ++k)
+            rows_of_features = std::max<py::ssize_t>(rows_of_features, stands_for->data()[k] + 1);
     }
     std::optional<PythonExchange> by_python;
-    if (exchange) by_python.emplace(atoms, exchange->first, exchange->second);
+    if (exchange) by_python.emplace(rows_of_features, exchange->first, exchange->second);
     {
         const py::gil_scoped_release release;
         const std::lock_guard<std::mutex> guard(shared.busy);
@@ -195,7 +223,8 @@ py::dict model_of(const SharedEngine& shared) {
     return result;
 }
 
-Indices species_of(const SharedEngine& shared, const Indices& numbers) {
+Indices species_of(const SharedEngine& shared, const py::object& atomic_numbers) {
+    const Indices numbers = indices_of(atomic_numbers, "atomic_numbers");
     Indices species(numbers.size());
     for (py::ssize_t k = 0; k < numbers.size(); ++k)
         species.mutable_data()[k] = shared.engine.species_of(numbers.data()[k]);

@@ -137,6 +137,10 @@ void check_finite(const Tensor& vectors) {
         const scalar_t* found = vectors.const_data_ptr<scalar_t>();
         for (int64_t k = 0; k < vectors.numel(); ++k)
             TORCH_CHECK(std::isfinite(found[k]), "vectors must be finite, found ", found[k], " at edge ", k / 3);
+        for (int64_t k = 0; k < vectors.numel(); k += 3)
+            TORCH_CHECK(found[k] * found[k] + found[k + 1] * found[k + 1] + found[k + 2] * found[k + 2] > 0,
+                        "vectors must have a length, found none at edge ", k / 3,
+                        "; leave out edges of an atom to itself, and fill up with vectors beyond the cutoff");
     });
 }
 

@@ -82,8 +82,9 @@ struct Neighbourhood {
 };
 
 // How features of the caller's atoms reach their ghosts, and pulls on ghosts their owners: called between layers, so
-// once each way for every layer but the first. `rows`: [atoms, width] numbers of 4 or 8 bytes, by precision; atoms for
-// which others stand have none, and are no ghosts here.
+// once each way for every layer but the first. `rows`: [n, width] numbers of 4 or 8 bytes, by precision; n is
+// `atoms`, or with `stands_for` one more than the largest index that stands for any: atoms for which others stand are
+// no ghosts here, and there are no rows behind n.
 class SYMMD_API GhostExchange {
   public:
     virtual ~GhostExchange();
@@ -116,7 +117,8 @@ class SYMMD_API Engine {
     Engine& operator=(Engine&&) noexcept;
     ~Engine();
 
-    // With the engine's own list. Neither way allocates once the number of atoms has settled.
+    // With the engine's own list. Neither way allocates in a step once the number of
+    // atoms has settled; the order in space, found anew with every tenth list, takes some memory for a moment.
     void compute(const System& system, Results& results);
     // With a caller's list; without `exchange` there must be no ghosts, unless the network has one layer.
     void compute(const Neighbourhood& neighbourhood, GhostExchange* exchange, Results& results);
