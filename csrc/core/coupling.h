@@ -16,6 +16,21 @@ constexpr bool path_allowed(int l1, int l2, int l3) {
     return l3 <= l1 + l2 && l1 <= l2 + l3 && l2 <= l1 + l3 && (l1 + l2 + l3) % 2 == 0;
 }
 
+// Paths into degree l3 from degrees up to max_l1 and max_l2; symmetric ones have l1 <= l2.
+constexpr int count_paths_into(int max_l1, int max_l2, int l3, bool symmetric) {
+    int count = 0;
+    for (int l1 = 0; l1 <= max_l1; ++l1)
+        for (int l2 = symmetric ? l1 : 0; l2 <= max_l2; ++l2) count += path_allowed(l1, l2, l3);
+    return count;
+}
+
+// The same into all degrees up to max_l3.
+constexpr int count_paths(int max_l1, int max_l2, int max_l3, bool symmetric = false) {
+    int count = 0;
+    for (int l3 = 0; l3 <= max_l3; ++l3) count += count_paths_into(max_l1, max_l2, l3, symmetric);
+    return count;
+}
+
 constexpr double square_root_of(double x) {
     double root = x > 1 ? x : 1;
     for (int step = 0; step < 60; ++step) root = 0.5 * (root + x / root);
@@ -43,23 +58,12 @@ struct Coupling {
     static constexpr bool kept(int l1, int l2, int l3) {
         return l1 <= L1 && l2 <= L2 && l3 <= L3 && path_allowed(l1, l2, l3) && !(Symmetric && l1 > l2);
     }
-    static constexpr int count_paths_into(int l3) {
-        int count = 0;
-        for (int l1 = 0; l1 <= L1; ++l1)
-            for (int l2 = 0; l2 <= L2; ++l2) count += kept(l1, l2, l3);
-        return count;
-    }
-    static constexpr int count_paths() {
-        int count = 0;
-        for (int l3 = 0; l3 <= L3; ++l3) count += count_paths_into(l3);
-        return count;
-    }
     static constexpr int count_terms() {
         int count = 0;
         for (const BareTerm& term : bare_terms) count += kept(term.l1, term.l2, term.l3);
         return count;
     }
-    static constexpr int path_count = count_paths();
+    static constexpr int path_count = count_paths(L1, L2, L3, Symmetric);
     static constexpr int term_count = count_terms();
 
     struct Terms {
@@ -73,7 +77,7 @@ struct Coupling {
             const int key = (term.l3 * 4 + term.l1) * 4 + term.l2;
             if (key != seen) ++path;
             seen = key;
-            const double scale = 1.0 / square_root_of(double(count_paths_into(term.l3)));
+            const double scale = 1.0 / square_root_of(double(count_paths_into(L1, L2, term.l3, Symmetric)));
             terms.at[count++] = {path,
                                  term.l1 * term.l1 + term.m1,
                                  term.l2 * term.l2 + term.m2,

@@ -28,8 +28,7 @@ constexpr int64_t atoms_of_a_thread = 8;  // fewer are done before the threads h
 class Evaluator {
   public:
     virtual ~Evaluator() = default;
-    virtual void run(const Surroundings& surroundings, int threads, GhostExchange* exchange,
-                     const EvaluationOutput& out) = 0;
+    virtual void run(const Surroundings& surroundings, int threads, GhostExchange* exchange, const Results& out) = 0;
     virtual std::size_t memory_bytes() const = 0;
 };
 
@@ -37,8 +36,7 @@ template <class T>
 class EvaluatorOf : public Evaluator {
   public:
     explicit EvaluatorOf(const ModelFile& model) : network_(model), evaluation_(network_) {}
-    void run(const Surroundings& surroundings, int threads, GhostExchange* exchange,
-             const EvaluationOutput& out) override {
+    void run(const Surroundings& surroundings, int threads, GhostExchange* exchange, const Results& out) override {
         evaluation_.run(surroundings, threads, exchange, out);
     }
     std::size_t memory_bytes() const override { return evaluation_.memory_bytes(); }
@@ -213,13 +211,9 @@ void Engine::State::compute(const System& system, Results& results) {
     around.names = order.empty() ? nullptr : order.data();
     around.evenly = options.deterministic;
 
-    EvaluationOutput out;
+    Results out = results;
     atom_energy.resize(system.atoms);
     out.atom_energy = atom_energy.data();
-    out.virial = results.virial;
-    out.forces = results.forces;
-    out.atom_virial = results.atom_virial;
-    out.sender_virial = results.sender_virial;
     if (!order.empty()) {
         forces.resize(results.forces ? 3 * system.atoms : 0);
         atom_virial.resize(results.atom_virial ? 9 * system.atoms : 0);
@@ -281,12 +275,8 @@ void Engine::compute(const Neighbourhood& neighbourhood, GhostExchange* exchange
     around.names = neighbourhood.names;
     around.evenly = state_->options.deterministic;
     state_->atom_energy.resize(owned);
-    EvaluationOutput out;
+    Results out = results;
     out.atom_energy = state_->atom_energy.data();
-    out.forces = results.forces;
-    out.virial = results.virial;
-    out.atom_virial = results.atom_virial;
-    out.sender_virial = results.sender_virial;
     state_->evaluator->run(around, state_->threads_for(owned), exchange, out);
     results.energy = std::accumulate(state_->atom_energy.begin(), state_->atom_energy.end(), 0.0);
     if (results.atom_energy) std::copy(state_->atom_energy.begin(), state_->atom_energy.end(), results.atom_energy);

@@ -23,8 +23,7 @@ Evaluation<T>::Evaluation(const NetworkWeights<T>& network)
 }
 
 template <class T>
-void Evaluation<T>::run(const Surroundings& surroundings, int threads, GhostExchange* exchange,
-                        const EvaluationOutput& out) {
+void Evaluation<T>::run(const Surroundings& surroundings, int threads, GhostExchange* exchange, const Results& out) {
     constexpr Precision precision = sizeof(T) == 4 ? Precision::float32 : Precision::float64;
     const int last = int(network_.layers.size()) - 1;
     prepare(surroundings, threads, out);
@@ -84,7 +83,7 @@ void Evaluation<T>::run(const Surroundings& surroundings, int threads, GhostExch
 }
 
 template <class T>
-void Evaluation<T>::prepare(const Surroundings& surroundings, int threads, const EvaluationOutput& out) {
+void Evaluation<T>::prepare(const Surroundings& surroundings, int threads, const Results& out) {
     around_ = surroundings;
     atom_energy_ = out.atom_energy;
     wants_derivatives_ = out.forces || out.virial || out.atom_virial || out.sender_virial;
@@ -517,7 +516,7 @@ void Evaluation<T>::sum_value_pulls(int layer, int part, int parts) {
 }
 
 template <class T>
-void Evaluation<T>::sum_results(int part, int parts, const EvaluationOutput& out) {
+void Evaluation<T>::sum_results(int part, int parts, const Results& out) {
     const int64_t standing = edges_.standing(), blocks = edges_.blocks();
     for (int64_t block = blocks * part / parts; block < blocks * (part + 1) / parts; ++block) {
         const int64_t first = block * block_atoms, last = std::min(first + block_atoms, standing);

@@ -16,22 +16,14 @@
 
 namespace symmd {
 
-// Where results go; what is null is not wanted.
-struct EvaluationOutput {
-    double* atom_energy = nullptr;    // [owned], always there
-    double* forces = nullptr;         // [atoms, 3]
-    double* virial = nullptr;         // [3, 3]
-    double* atom_virial = nullptr;    // [atoms, 3, 3]
-    double* sender_virial = nullptr;  // [atoms, 3, 3]
-};
-
 template <class T>
 class Evaluation {
   public:
     explicit Evaluation(const NetworkWeights<T>& network);
 
-    // Throws Error for coinciding atoms and for coordinates that are not finite.
-    void run(const Surroundings& surroundings, int threads, GhostExchange* exchange, const EvaluationOutput& out);
+    // Fills the arrays of `out`, of which atom_energy must be there; the sum is the caller's. Throws Error for
+    // coinciding atoms and for coordinates that are not finite.
+    void run(const Surroundings& surroundings, int threads, GhostExchange* exchange, const Results& out);
 
     std::size_t memory_bytes() const;
 
@@ -59,7 +51,7 @@ class Evaluation {
         std::array<double, 9> virial{};
     };
 
-    void prepare(const Surroundings& surroundings, int threads, const EvaluationOutput& out);
+    void prepare(const Surroundings& surroundings, int threads, const Results& out);
     void forward_tile(int layer, Thread& thread, int64_t first, int64_t count);
     void project(int layer, Thread& thread, int64_t first, int64_t count);
     void read_out_last(Thread& thread, int64_t first, int64_t count);
@@ -70,7 +62,7 @@ class Evaluation {
     void tally(Thread& thread, int64_t first, int64_t count, const int64_t* rows);
     void clear_pulls(int layer, Thread& thread);
     void sum_value_pulls(int layer, int part, int parts);
-    void sum_results(int part, int parts, const EvaluationOutput& out);
+    void sum_results(int part, int parts, const Results& out);
 
     EdgePassInput<T> edge_input(int layer, Thread& thread, int64_t first, int64_t count);
     void mix(const Matrices<T>& weights, bool back, int degree, int64_t count, const T* x, int64_t x_stride, T* y,

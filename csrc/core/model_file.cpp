@@ -36,14 +36,6 @@ struct ExpectedTensor {
     std::vector<std::uint64_t> shape;
 };
 
-std::uint64_t count_paths(int max_l1, int max_l2, int max_l3, bool symmetric) {
-    std::uint64_t count = 0;
-    for (int l3 = 0; l3 <= max_l3; ++l3)
-        for (int l1 = 0; l1 <= max_l1; ++l1)
-            for (int l2 = symmetric ? l1 : 0; l2 <= max_l2; ++l2) count += path_allowed(l1, l2, l3);
-    return count;
-}
-
 // Names and shapes that follow from the hyperparameters (docs/model_file.md), in ascending order of names.
 std::vector<ExpectedTensor> expected_tensors(const ModelHeader& header) {
     const auto size = [](auto number) { return std::uint64_t(number); };
@@ -62,14 +54,13 @@ std::vector<ExpectedTensor> expected_tensors(const ModelHeader& header) {
             add("queries", {size(input + 1), channels, channels});
             add("sink", {size(header.heads)});
         }
-        add("radial_table",
-            {2 * (size(header.radial_knots) + 1), count_paths(input, degree, message, false), channels});
+        add("radial_table", {2 * (size(header.radial_knots) + 1), size(count_paths(input, degree, message)), channels});
         if (header.body_order > 1) {
             const int middle = header.body_order > 2 ? message : output;
             add("blend", {size(message + 1), channels, channels});
-            add("square", {species, count_paths(message, message, middle, true), channels});
+            add("square", {species, size(count_paths(message, message, middle, true)), channels});
         }
-        if (header.body_order > 2) add("cube", {species, count_paths(message, message, output, false), channels});
+        if (header.body_order > 2) add("cube", {species, size(count_paths(message, message, output)), channels});
         for (int power = 1; power <= header.body_order; ++power)
             add("mix." + std::to_string(power), {size(output + 1), channels, channels});
         add("skip", {size(std::min(input, output) + 1), species, channels, channels});

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <utility>
 
+#include "core/coupling.h"
+
 namespace symmd {
 
 namespace {
@@ -59,22 +61,13 @@ const StoredTensor& stored(const ModelFile& model, const std::string& name) {
                          [&](const StoredTensor& tensor) { return tensor.name == name; });
 }
 
-int64_t coupling_paths(int l1_most, int l2_most, int l3_most) {
-    int64_t count = 0;
-    for (int l3 = 0; l3 <= l3_most; ++l3)
-        for (int l1 = 0; l1 <= l1_most; ++l1)
-            for (int l2 = 0; l2 <= l2_most; ++l2)
-                count += l3 <= l1 + l2 && l1 <= l2 + l3 && l2 <= l1 + l3 && (l1 + l2 + l3) % 2 == 0;
-    return count;
-}
-
 // The table of the layer. Paths are ordered by the degree that they lead to: messages of a higher degree than the
 // network has are there with radial functions of zero.
 template <class T>
 Buffer<T> radial_table(const ModelFile& model, const std::string& name, const EdgePassShape& shape) {
     const std::vector<T> numbers = model.values<T>(name);
     const int64_t paths = paths_in(stored(model, name)), channels = shape.channels;
-    const int64_t wanted = coupling_paths(shape.value_degree, shape.harmonic_degree, shape.message_degree);
+    const int64_t wanted = count_paths(shape.value_degree, shape.harmonic_degree, shape.message_degree);
     Buffer<T> table(2 * (shape.knots + 1) * wanted * channels);
     std::fill_n(table.data(), table.size(), T(0));
     for (int64_t row = 0; row < 2 * (shape.knots + 1); ++row)

@@ -14,6 +14,7 @@
 #include <optional>
 #include <tuple>
 
+#include "../core/coupling.h"
 #include "../core/kernels.h"
 #include "operators.h"
 #include "tensors.h"
@@ -163,8 +164,9 @@ EdgeTensors checked(const EdgeTensors& t, const EdgeConstants& c) {
     check_sizes(t.vectors, "vectors", {t.sender.size(0), 3});
     TORCH_CHECK(t.table.dim() == 2 && t.table.size(0) >= 4 && t.table.size(0) % 2 == 0,
                 "table needs two rows for each of at least two knots, found ", t.table.sizes());
-    check_sizes(t.table, "table",
-                {t.table.size(0), path_count(degree, c.harmonic_degree, c.message_degree) * channels});
+    check_sizes(
+        t.table, "table",
+        {t.table.size(0), symmd::count_paths(degree, int(c.harmonic_degree), int(c.message_degree)) * channels});
     if (c.attends) {
         check_number_type(t.queries, "queries", type);
         check_number_type(t.sink, "sink", type);

@@ -8,6 +8,7 @@
 #include <optional>
 #include <tuple>
 
+#include "../core/coupling.h"
 #include "../core/kernels.h"
 #include "operators.h"
 #include "tensors.h"
@@ -95,10 +96,12 @@ ProductTensors checked(const Tensor& species, const Tensor& aggregated, const Te
     TORCH_CHECK(square_weight.dim() == 3, "square_weight must be [species, paths, channels], found ",
                 square_weight.sizes());
     const int64_t kinds = square_weight.size(0), middle = cube_weight ? degree : output_degree;
-    check_sizes(square_weight, "square_weight", {kinds, path_count(degree, degree, middle, true), channels});
+    check_sizes(square_weight, "square_weight",
+                {kinds, symmd::count_paths(degree, degree, int(middle), true), channels});
     if (cube_weight) {
         check_number_type(*cube_weight, "cube_weight", type);
-        check_sizes(*cube_weight, "cube_weight", {kinds, path_count(degree, degree, output_degree), channels});
+        check_sizes(*cube_weight, "cube_weight",
+                    {kinds, symmd::count_paths(degree, degree, int(output_degree)), channels});
     }
     check_sizes(species, "species", {aggregated.size(0)});
     const ProductTensors packed{dense(species), dense(aggregated), dense(square_weight),

@@ -6,20 +6,7 @@
 
 #include <string>
 
-#include "../core/coupling.h"
 #include "symmd/engine.h"
-
-namespace symmd_torch {
-
-int64_t path_count(int64_t max_l1, int64_t max_l2, int64_t max_l3, bool symmetric) {
-    int64_t count = 0;
-    for (int l3 = 0; l3 <= max_l3; ++l3)
-        for (int l1 = 0; l1 <= max_l1; ++l1)
-            for (int l2 = symmetric ? l1 : 0; l2 <= max_l2; ++l2) count += symmd::path_allowed(l1, l2, l3);
-    return count;
-}
-
-}  // namespace symmd_torch
 
 // N atoms, E edges sorted by receiver, S species, C channels, D components, lengths in Å and energies in eV. An empty
 // tensor is a result that was not wanted.

@@ -16,7 +16,4 @@ c10::TypedOperatorHandle<Call> operator_named(const char* name) {
 // Whether an edge kernel was compiled for these degrees.
 bool attention_supported(int64_t value_degree, int64_t harmonic_degree, int64_t message_degree);
 
-// Number of coupling paths of eq. 10.
-int64_t path_count(int64_t max_l1, int64_t max_l2, int64_t max_l3, bool symmetric = false);
-
 }  // namespace symmd_torch

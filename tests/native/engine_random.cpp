@@ -14,23 +14,12 @@
 #include <cstdlib>
 #include <limits>
 #include <map>
-#include <new>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "core/neighbour_list.h"
+#include "random_numbers.h"
 #include "symmd/engine.h"
-
-static int64_t allocations = 0;
-
-void* operator new(size_t size) {
-    ++allocations;
-    if (void* memory = std::malloc(size)) return memory;
-    throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -77,14 +66,9 @@ struct Found {
     }
 };
 
-class Maker {
-    std::mt19937_64 engine_;
-
+class Maker : public RandomNumbers {
   public:
-    explicit Maker(uint64_t seed) : engine_(seed) {}
-
-    double uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(engine_); }
-    int64_t integer(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(engine_); }
+    using RandomNumbers::RandomNumbers;
     bool chance(double share) { return uniform(0, 1) < share; }
 
     // Atoms near the sites of a lattice, in random order.
@@ -122,24 +106,6 @@ class Maker {
         static constexpr int64_t sizes[] = {0, 1, 1, 2, 2, 3, 4, 8, 13, 14, 27};
         const Periodic periodic = {chance(0.5), chance(0.5), chance(0.5)};
         return structure(sizes[integer(0, 10)], species, periodic);
-    }
-
-    // Any double, finite or not.
-    double any() {
-        switch (integer(0, 7)) {
-            case 0:
-                return std::numeric_limits<double>::quiet_NaN();
-            case 1:
-                return std::numeric_limits<double>::infinity();
-            case 2:
-                return 0;
-            case 3:
-                return uniform(-1, 1) * std::pow(10.0, uniform(-320, 308));
-            case 4:
-                return uniform(-1e8, 1e8);
-            default:
-                return uniform(-10, 10);
-        }
     }
 
     int32_t any_index(int64_t atoms) {

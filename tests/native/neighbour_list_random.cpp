@@ -10,23 +10,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
-#include <new>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "core/neighbour_list.h"
-
-static int64_t allocations = 0;
-
-void* operator new(size_t size) {
-    ++allocations;
-    if (void* memory = std::malloc(size)) return memory;
-    throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#include "random_numbers.h"
 
 namespace {
 
@@ -47,14 +36,9 @@ struct Structure {
     std::exit(1);
 }
 
-class Maker {
-    std::mt19937_64 engine;
-
+class Maker : public RandomNumbers {
   public:
-    explicit Maker(uint64_t seed) : engine(seed) {}
-
-    double uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(engine); }
-    int64_t integer(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(engine); }
+    using RandomNumbers::RandomNumbers;
 
     Structure structure() {
         Structure made;
@@ -84,24 +68,6 @@ class Maker {
                 for (int x = 0; x < 3; ++x) made.cell[3 * first + x] += double(times) * made.cell[3 * second + x];
         }
         return made;
-    }
-
-    // Any double, finite or not.
-    double any() {
-        switch (integer(0, 7)) {
-            case 0:
-                return std::numeric_limits<double>::quiet_NaN();
-            case 1:
-                return std::numeric_limits<double>::infinity();
-            case 2:
-                return 0;
-            case 3:
-                return uniform(-1, 1) * std::pow(10.0, uniform(-320, 308));
-            case 4:
-                return uniform(-1e8, 1e8);
-            default:
-                return uniform(-10, 10);
-        }
     }
 };
 
