@@ -88,6 +88,22 @@ void GhostFeatures::agree_on_partners(const std::vector<int>& requests) {
     MPI_Waitall(int(waiting_.size()), waiting_.data(), MPI_STATUSES_IGNORE);
 }
 
+const std::string& GhostFeatures::agree(const std::string& problem) {
+    if (agreed_) return common_problem_;
+    agreed_ = true;
+    common_problem_ = problem;
+    if (ranks_ == 1) return common_problem_;
+    const int mine = problem.empty() ? ranks_ : me_;
+    int first = ranks_;
+    MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, world_);
+    if (first == ranks_) return common_problem_;
+    int length = int(problem.size());
+    MPI_Bcast(&length, 1, MPI_INT, first, world_);
+    common_problem_.resize(length);
+    MPI_Bcast(&common_problem_[0], length, MPI_CHAR, first, world_);
+    return common_problem_;
+}
+
 template <class T>
 void GhostFeatures::transfer(const std::vector<Partner>& from, T* received, const std::vector<Partner>& to,
                              const T* sent, int64_t width) {
@@ -127,6 +143,7 @@ void GhostFeatures::add_to_owners(T* rows, int64_t width) {
 }
 
 void GhostFeatures::forward(void* rows, int64_t width, symmd::Precision precision) {
+    if (!agree("").empty()) throw symmd::Error(common_problem_);
     if (senders_.empty() && receivers_.empty()) return;
     if (precision == symmd::Precision::float32) {
         send_to_ghosts(static_cast<float*>(rows), width);

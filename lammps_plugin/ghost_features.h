@@ -8,6 +8,7 @@
 #include <mpi.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "neighbour_rows.h"
@@ -29,6 +30,13 @@ class GhostFeatures : public symmd::GhostExchange {
 
     // [atoms of the engine] as symmd::Neighbourhood wants it.
     const int32_t* stands_for() const { return stands_for_.data(); }
+
+    // Work that fails on one rank only must end on all of them, and nobody may wait for a message that never comes.
+    // begin_agreement() on all ranks starts it; agree() tells whether any rank has a problem: the text of the lowest
+    // rank that has one, on all ranks; empty if there is none. The first exchange of features agrees by itself and
+    // throws that text. A second agree() repeats what the first has found.
+    void begin_agreement() { agreed_ = false; }
+    const std::string& agree(const std::string& problem);
 
     void forward(void* rows, int64_t width, symmd::Precision precision) override;
     void backward(void* rows, int64_t width, symmd::Precision precision) override;
@@ -55,6 +63,8 @@ class GhostFeatures : public symmd::GhostExchange {
 
     MPI_Comm world_;
     int me_ = 0, ranks_ = 1;
+    bool agreed_ = false;
+    std::string common_problem_;
     std::vector<int32_t> stands_for_;
     std::vector<int> ghosts_, wanted_;  // engine's atoms that others send to here, and that others want from here
     std::vector<Partner> senders_, receivers_;

@@ -37,7 +37,7 @@ void NeighbourRows::copy(const LAMMPS_NS::NeighList& list, int local, int all) {
             if (atom_[j] < 0) {
                 if (j < local)
                     throw symmd::Error(
-                        "pair_style symmd needs a list with rows for all its atoms, found a neighbour without one; "
+                        "the neighbour list must have rows for all atoms of this style, found a neighbour without one; "
                         "map all types of a pair of this style to elements");
                 atom_[j] = int(local_.size());
                 local_.push_back(j);

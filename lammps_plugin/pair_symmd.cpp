@@ -200,16 +200,8 @@ double PairSymmd::init_one(int, int) { return engine_->model().cutoff; }
 // the same step.
 void PairSymmd::update_rows() {
     const int local = atom->nlocal, all = local + atom->nghost;
-    const bool built = neighbor->ago == 0 || neighbor->lastcall != rows_step_;
-    if (!built) {
-        if (all != rows_all_)
-            error->one(FLERR,
-                       "pair_style symmd found {} atoms where its neighbour list has {}: something has added or "
-                       "removed atoms and not built the lists anew",
-                       all, rows_all_);
-        return;
-    }
-    rows_.update(*list, local, all);
+    if (neighbor->ago != 0 && neighbor->lastcall == rows_step_) return;
+    on_all_ranks([&] { rows_.update(*list, local, all); });
     owners_.resize(all);
     for (int i = 0; i < local; ++i) owners_[i] = {comm->me, i};
     comm->forward_comm(this);
@@ -235,7 +227,11 @@ void PairSymmd::unpack_forward_comm(int n, int first, double* buffer) {
 
 // Types may change without a new list (fix atom/swap), so species are looked up in each step.
 void PairSymmd::gather() {
-    const int atoms = rows_.atoms();
+    const int atoms = rows_.atoms(), all = atom->nlocal + atom->nghost;
+    if (all != rows_all_)
+        throw symmd::Error("found " + std::to_string(all) + " atoms where the neighbour list has " +
+                           std::to_string(rows_all_) +
+                           ": something has added or removed atoms and not built the lists anew");
     species_.resize(atoms);
     forces_.resize(3 * std::size_t(atoms));
     atom_energy_.resize(eflag_atom ? rows_.owned() : 0);
@@ -251,12 +247,29 @@ void PairSymmd::gather() {
     for (int k = 0; k < atoms; ++k) std::copy_n(atom->x[rows_.local_of(k)], 3, positions_.data() + 3 * k);
 }
 
+// Does `work`, which may fail on some ranks only, and ends the run on all ranks with the message of the first that
+// failed: a rank that ends alone is often killed before its message is seen.
+template <class Work>
+void PairSymmd::on_all_ranks(Work work) {
+    std::string problem;
+    ghost_features_.begin_agreement();
+    try {
+        work();
+    } catch (const symmd::Error& found) {
+        problem = found.what();
+    }
+    const std::string common = ghost_features_.agree(problem);
+    if (!common.empty()) error->all(FLERR, "pair_style symmd: {}", common);
+    // After the others went on, in the middle of the step.
+    if (!problem.empty()) error->one(FLERR, "pair_style symmd: {}", problem);
+}
+
 void PairSymmd::compute(int eflag, int vflag) {
     ev_init(eflag, vflag);
+    update_rows();
     double virial_of_rank[9];
     symmd::Results results;
-    try {
-        update_rows();
+    on_all_ranks([&] {
         gather();
         symmd::Neighbourhood around;
         around.owned = rows_.owned();
@@ -274,9 +287,7 @@ void PairSymmd::compute(int eflag, int vflag) {
         results.atom_virial = vflag_atom ? atom_virial_.data() : nullptr;
         results.sender_virial = cvflag_atom ? sender_virial_.data() : nullptr;
         engine_->compute(around, &ghost_features_, results);
-    } catch (const symmd::Error& found) {
-        error->one(FLERR, "pair_style symmd: {}", found.what());
-    }
+    });
     scatter(results);
 }
 

@@ -35,6 +35,8 @@ class PairSymmd : public Pair {
     void allocate();
     void load_model(const std::string& name);
     void check_special_bonds();
+    template <class Work>
+    void on_all_ranks(Work work);
     void update_rows();
     void gather();
     void scatter(const symmd::Results& results);

@@ -59,6 +59,7 @@ REFUSED: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("refusals")
     write_data(made, "liquid", liquid())
+    write_model(made, "one")
     content = (made / write_model(made, "two")).read_bytes()
     (made / "half.safetensors").write_bytes(content[: len(content) // 2])
     return made
@@ -95,11 +96,14 @@ def test_special_bonds_that_drop_neighbours_are_refused(folder: Path) -> None:
     assert "special_bonds lj/coul 1 1 1" in message
 
 
-def test_atoms_in_one_place_are_named(folder: Path) -> None:
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("model", ["one", "two"])
+def test_atoms_in_one_place_are_named(folder: Path, model: str, ranks: int) -> None:
+    # In the last rank's corner of the box: rank 0, which alone writes messages, has nothing wrong.
     script = (
-        setup("liquid.data", "two.safetensors") + "set atom 7 x 1 y 1 z 1\nset atom 31 x 1 y 1 z 1\nrun 0\n"
+        setup("liquid.data", f"{model}.safetensors") + "set atom 7 x 7 y 7 z 8\nset atom 31 x 7 y 7 z 8\n"
     )
-    message = refusal(folder, script)
+    message = refusal(folder, script + "run 0\n", ranks)
     assert "are in the same place" in message
     assert "atoms 7 and 31" in message or "atoms 31 and 7" in message
 
