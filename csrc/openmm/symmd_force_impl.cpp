@@ -1,0 +1,171 @@
+#include "symmd_force_impl.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ReferencePlatform.h"
+#include "openmm/OpenMMException.h"
+#include "openmm/System.h"
+#include "openmm/internal/ContextImpl.h"
+
+namespace symmd {
+
+using OpenMM::ContextImpl;
+using OpenMM::OpenMMException;
+using OpenMM::Vec3;
+
+namespace {
+
+// e · N_A / 1000 with the exact constants of the SI, which are OpenMM's too.
+constexpr double kilojoules_per_mole = 96.48533212331002;
+constexpr double angstroms = 10.0;  // in a nm
+
+[[noreturn]] void refuse(const std::string& reason) { throw OpenMMException("SymmdForce: " + reason); }
+
+}  // namespace
+
+SymmdForceImpl::SymmdForceImpl(const SymmdForce& owner)
+    : CustomCPPForceImpl(owner), owner_(owner), scale_parameter_(owner.getScaleParameterName()) {}
+
+void SymmdForceImpl::initialize(ContextImpl& context) {
+    CustomCPPForceImpl::initialize(context);
+    const std::string platform = context.getPlatform().getName();
+    on_host_ = platform == "Reference" || platform == "CPU";
+    derivative_ = owner_.getNumEnergyParameterDerivatives() > 0;
+    if (derivative_ && !on_host_)
+        refuse("dE/d" + scale_parameter_ + " is for the platforms Reference and CPU, found platform " + platform +
+               "; put the force into a CustomCVForce with its own parameter, whose derivative every platform has");
+    for (const auto& bond : owner_.getBonds())
+        for (const int particle : {bond.first, bond.second})
+            if (particle < 0 || particle >= context.getSystem().getNumParticles())
+                refuse("expected bonds between particles from 0 to " +
+                       std::to_string(context.getSystem().getNumParticles() - 1) + " of the System, found one of " +
+                       std::to_string(particle));
+    configure(context.getSystem());
+}
+
+void SymmdForceImpl::updateParametersInContext(ContextImpl& context) {
+    if (owner_.getScaleParameterName() != scale_parameter_)
+        refuse("the Context was made with the parameter '" + scale_parameter_ + "', found '" +
+               owner_.getScaleParameterName() + "'; reinitialize the Context, with which its parameters begin");
+    if (owner_.usesPeriodicBoundaryConditions() != periodic_)
+        refuse("a Context keeps its periodicity; reinitialize it, which was made with a force that was " +
+               std::string(periodic_ ? "periodic" : "open"));
+    configure(context.getSystem());
+    context.systemChanged();
+}
+
+// All or nothing: a refusal leaves the Context with what it had.
+void SymmdForceImpl::configure(const OpenMM::System& system) {
+    if (owner_.getModel().empty()) refuse("there is no model; give one with setModel");
+    const int count = system.getNumParticles();
+    std::vector<int> particles = owner_.getParticles();
+    if (particles.empty()) {
+        if (int(owner_.getAtomicNumbers().size()) != count)
+            refuse("expected as many atoms as the System has particles, " + std::to_string(count) + ", found " +
+                   std::to_string(owner_.getAtomicNumbers().size()) +
+                   "; use the topology that the System was made from, or name the atoms of the force");
+        particles.resize(count);
+        for (int k = 0; k < count; ++k) particles[k] = k;
+    }
+    for (const int particle : particles)
+        if (particle >= count)
+            refuse("expected particles from 0 to " + std::to_string(count - 1) + " of the System, found " +
+                   std::to_string(particle));
+
+    EngineOptions options;
+    options.precision = owner_.getPrecision() == "double" ? Precision::float64 : Precision::float32;
+    options.threads = owner_.getThreads();
+    options.deterministic = owner_.getDeterministic();
+    std::vector<int32_t> species;
+    try {
+        const std::string& model = owner_.getModel();
+        auto engine =
+            std::make_unique<Engine>(Engine::load(model.data(), model.size(), owner_.getModelName(), options));
+        for (const int number : owner_.getAtomicNumbers()) species.push_back(engine->species_of(number));
+        engine_ = std::move(engine);
+    } catch (const Error& error) {
+        refuse(error.what());
+    }
+    species_ = std::move(species);
+    particles_ = std::move(particles);
+    periodic_ = owner_.usesPeriodicBoundaryConditions();
+    energy_known_ = forces_known_ = false;
+}
+
+double SymmdForceImpl::calcForcesAndEnergy(ContextImpl& context, bool forces, bool energy, int groups) {
+    if (on_host_) forces_wanted_ = forces;
+    return CustomCPPForceImpl::calcForcesAndEnergy(context, forces, energy, groups);
+}
+
+// nm into Å.
+void SymmdForceImpl::read_structure(ContextImpl& context, const std::vector<Vec3>& positions) {
+    structure_.positions.resize(3 * particles_.size());
+    double* to = structure_.positions.data();
+    for (const int particle : particles_) {
+        const Vec3& from = positions[particle];
+        for (int axis = 0; axis < 3; ++axis) *to++ = angstroms * from[axis];
+        if (!std::isfinite(from[0]) || !std::isfinite(from[1]) || !std::isfinite(from[2]))
+            refuse("expected finite positions, found particle " + std::to_string(particle) + " at (" +
+                   std::to_string(from[0]) + ", " + std::to_string(from[1]) + ", " + std::to_string(from[2]) +
+                   ") nm; check the structure and the time step, since the simulation has most likely blown up");
+    }
+    if (!periodic_) return;
+    Vec3 box[3];
+    context.getPeriodicBoxVectors(box[0], box[1], box[2]);
+    for (int row = 0; row < 3; ++row)
+        for (int axis = 0; axis < 3; ++axis) structure_.cell[3 * row + axis] = angstroms * box[row][axis];
+}
+
+void SymmdForceImpl::run_engine(bool with_forces) {
+    energy_known_ = forces_known_ = false;
+    System system;
+    system.atoms = int64_t(particles_.size());
+    system.species = species_.data();
+    system.positions = structure_.positions.data();
+    if (periodic_) {
+        system.cell = structure_.cell.data();
+        system.periodic = {{true, true, true}};
+    }
+    Results results;
+    if (with_forces) {
+        forces_.resize(3 * particles_.size());
+        results.forces = forces_.data();
+    }
+    try {
+        engine_->compute(system, results);
+    } catch (const Error& error) {
+        refuse(error.what() + std::string(owner_.getParticles().empty()
+                                              ? " (atom k here is particle k-1 of the System)"
+                                              : " (atoms are counted from 1 along the force's particles)"));
+    }
+    energy_ = results.energy;
+    std::swap(structure_, computed_);
+    energy_known_ = true;
+    forces_known_ = with_forces;
+}
+
+double SymmdForceImpl::computeForce(ContextImpl& context, const std::vector<Vec3>& positions,
+                                    std::vector<Vec3>& forces) {
+    read_structure(context, positions);
+    if (!energy_known_ || (forces_wanted_ && !forces_known_) || !(structure_ == computed_)) run_engine(forces_wanted_);
+
+    const double scale = context.getParameter(scale_parameter_);
+    std::fill(forces.begin(), forces.end(), Vec3());
+    if (forces_wanted_) {
+        const double unit = scale * kilojoules_per_mole * angstroms;
+        const double* from = forces_.data();
+        for (const int particle : particles_) {
+            forces[particle] = Vec3(unit * from[0], unit * from[1], unit * from[2]);
+            from += 3;
+        }
+    }
+    const double energy = kilojoules_per_mole * energy_;
+    if (derivative_) {
+        auto* data = static_cast<OpenMM::ReferencePlatform::PlatformData*>(context.getPlatformData());
+        (*data->energyParameterDerivatives)[scale_parameter_] += energy;
+    }
+    return scale * energy;
+}
+
+}  // namespace symmd

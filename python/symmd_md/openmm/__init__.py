@@ -1,0 +1,38 @@
+"""OpenMM: SymMD's forces and what makes a simulation of them (docs/openmm.md).
+
+Importing this package loads the library that OpenMM needs to read a ``SymmdForce`` from XML, pickle or a
+copy. Where it cannot be loaded, whatever needs it says why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from symmd_md.openmm.library import load_library
+
+if TYPE_CHECKING:
+    from symmd_md.openmm.force import SymmdForce
+    from symmd_md.openmm.structure import Simulated, system_from
+
+if importlib.util.find_spec("openmm") is None:
+    raise ModuleNotFoundError(
+        "symmd_md.openmm needs the Python package 'openmm', which is not installed; "
+        "install it with: pip install 'symmd-md[openmm]'",
+        name="openmm",
+    )
+
+_MODULES = {"SymmdForce": "force", "Simulated": "structure", "system_from": "structure"}
+"""In which module of this package each name lies."""
+
+__all__ = ["Simulated", "SymmdForce", "system_from"]
+
+# Not raised here: TorchForce and the entry point of openmmml do without the library.
+_problem = load_library()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

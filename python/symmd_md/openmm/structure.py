@@ -1,0 +1,131 @@
+"""From a structure file to what OpenMM simulates. Files are in Å, what is returned has OpenMM's units."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import openmm
+import openmm.app
+from openmm import unit
+
+from symmd_md.errors import DataError
+from symmd_md.openmm.force import SymmdForce
+
+if TYPE_CHECKING:
+    import ase
+
+PROTEIN_FORMATS = {".pdb": openmm.app.PDBFile, ".cif": openmm.app.PDBxFile, ".pdbx": openmm.app.PDBxFile}
+"""Read by OpenMM, with residues and bonds; everything else is ASE's."""
+
+
+class Simulated(NamedTuple):
+    """What ``openmm.app.Simulation`` and a Context are made of."""
+
+    topology: openmm.app.Topology
+    system: openmm.System
+    positions: unit.Quantity
+    """[atoms, 3] nm"""
+
+
+def system_from(
+    structure: str | os.PathLike[str] | ase.Atoms, model: str | os.PathLike[str], **settings: Any
+) -> Simulated:
+    """A System of all atoms of a structure under a model.
+
+    ``structure``: a file, or ASE's atoms; of several frames the last one counts. Residues and bonds come
+    from PDB and PDBx files, others have none. A cell is turned and reduced into the shape that OpenMM
+    demands, with the atoms in it. ``settings`` are those of ``SymmdForce``. Without bonds, a barostat moves
+    atoms one by one.
+    """
+    if isinstance(structure, (str, os.PathLike)):
+        path = Path(structure)
+        if not path.is_file():
+            raise DataError(f"{path}: expected a structure file, found nothing; check the path")
+        reader = PROTEIN_FORMATS.get(path.suffix.lower())
+        topology, positions = _read_by_openmm(path, reader) if reader else _from_ase(_read_by_ase(path))
+    else:
+        topology, positions = _from_ase(structure)
+    force = SymmdForce(model, topology, **settings)
+    system = openmm.System()
+    for atom in topology.atoms():
+        system.addParticle(atom.element.mass)
+    box = topology.getPeriodicBoxVectors()
+    if box is not None:
+        system.setDefaultPeriodicBoxVectors(*box)
+    system.addForce(force)
+    return Simulated(topology, system, positions)
+
+
+def _read_by_openmm(path: Path, reader: Any) -> tuple[openmm.app.Topology, unit.Quantity]:
+    try:
+        file = reader(str(path))
+    except Exception as error:  # readers raise whatever their parsing raises
+        raise DataError(f"{path} cannot be read as a structure: {error}") from None
+    last = file.getNumFrames() - 1
+    return file.topology, file.getPositions(asNumpy=True, frame=last)
+
+
+def _read_by_ase(path: Path) -> ase.Atoms:
+    try:
+        import ase.io
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"reading {path} needs the Python package 'ase', which is not installed; "
+            "install it with: pip install ase",
+            name="ase",
+        ) from None
+    try:
+        atoms = ase.io.read(path, index=-1)
+    except Exception as error:  # ASE's readers raise whatever their parsing raises
+        raise DataError(f"{path} cannot be read as a structure: {error}") from None
+    if isinstance(atoms, list):
+        raise DataError(f"{path}: expected a structure with atoms, found none")
+    return atoms
+
+
+def _from_ase(atoms: ase.Atoms) -> tuple[openmm.app.Topology, unit.Quantity]:
+    """Topology of one residue without bonds, and positions [atoms, 3]."""
+    periodic = atoms.pbc
+    if periodic.any() and not periodic.all():
+        raise DataError(
+            f"OpenMM has boxes that are periodic along three axes or none, found pbc {periodic.tolist()}; "
+            "make all axes periodic, with vacuum along the open ones"
+        )
+    topology = openmm.app.Topology()
+    residue = topology.addResidue("MOL", topology.addChain())
+    for index, number in enumerate(atoms.numbers):
+        if number == 0:
+            raise DataError(f"atom {index} has no element (X); remove it")
+        element = openmm.app.Element.getByAtomicNumber(int(number))
+        topology.addAtom(f"{element.symbol}{index + 1}", element, residue)
+    positions = atoms.positions
+    if periodic.all():
+        vectors, rotation = _box_of(atoms.cell.array)
+        positions = positions @ rotation
+        topology.setPeriodicBoxVectors([openmm.Vec3(*row) for row in vectors / 10.0] * unit.nanometer)
+    return topology, unit.Quantity(positions / 10.0, unit.nanometer)
+
+
+def _box_of(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[3, 3] rows of the same lattice in OpenMM's form, and the rotation that positions are multiplied with.
+
+    That form is lower triangular with a positive diagonal, and no vector has more than half of an earlier
+    one along that one's axis.
+    """
+    volume = np.linalg.det(cell)
+    if abs(volume) < 1e-6:
+        raise DataError(f"a periodic structure needs a cell with a volume, found {cell.tolist()} Å")
+    # A left-handed cell has the lattice of the right-handed one with a vector turned round.
+    right_handed = cell * np.array([[1.0], [1.0], [np.sign(volume)]])
+    first = right_handed[0] / np.linalg.norm(right_handed[0])
+    third = np.cross(right_handed[0], right_handed[1])
+    third /= np.linalg.norm(third)
+    rotation = np.stack([first, np.cross(third, first), third], axis=1)
+    a, b, c = np.tril(right_handed @ rotation)
+    c = c - b * np.round(c[1] / b[1])
+    c = c - a * np.round(c[0] / a[0])
+    b = b - a * np.round(b[0] / a[0])
+    return np.stack([a, b, c]), rotation
