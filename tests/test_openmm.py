@@ -1,4 +1,4 @@
-"""SymmdForce against ASE, LAMMPS and the engine: energies, forces, subsets, the scale, changes in a Context."""
+"""SymmdForce against ASE, LAMMPS and the engine: energies, forces, subsets, the scale, running Contexts."""
 
 from __future__ import annotations
 

@@ -7,16 +7,15 @@ copy. Where it cannot be loaded, whatever needs it says why.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from symmd_md.openmm.library import load_library
+from symmd_md.openmm.library import load_library, openmm_is_there
 
 if TYPE_CHECKING:
     from symmd_md.openmm.force import SymmdForce
     from symmd_md.openmm.structure import Simulated, system_from
 
-if importlib.util.find_spec("openmm") is None:
+if not openmm_is_there():
     raise ModuleNotFoundError(
         "symmd_md.openmm needs the Python package 'openmm', which is not installed; "
         "install it with: pip install 'symmd-md[openmm]'",

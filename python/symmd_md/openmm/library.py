@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 from functools import cache
 from pathlib import Path
 
 import symmd_md
 
 LIBRARY = "libsymmd_openmm.so"
+
+
+def openmm_is_there() -> bool:
+    """Whether ``import openmm`` would find something; nothing is imported."""
+    try:
+        return importlib.util.find_spec("openmm") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def library_folder() -> Path | None:
@@ -31,7 +40,10 @@ def load_library() -> str:
             "install SymMD again with: pip install 'symmd-md[openmm]'"
         )
     built_for = (folder / LIBRARY).with_suffix(".version").read_text(encoding="utf-8").strip()
-    found = importlib.metadata.version("openmm")
+    try:
+        found = importlib.metadata.version("openmm")
+    except importlib.metadata.PackageNotFoundError:  # not installed by pip or conda
+        found = importlib.import_module("openmm").__version__
     if found != built_for:
         return (
             f"SymmdForce was compiled for OpenMM {built_for}, found OpenMM {found}; "
