@@ -1,0 +1,175 @@
+"""From structure files to Systems, and the examples that begin with them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import ase
+import ase.io
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from openmm_cases import (
+    ELECTRONVOLT,
+    SymmdForce,
+    app,
+    box_of,
+    context_of,
+    energy_of,
+    forces_of,
+    liquid,
+    molecule,
+    narrow_crystal,
+    openmm,
+    positions_of,
+    simulated,
+    unit,
+    write_model,
+)
+from symmd_md._engine import Engine
+from symmd_md.errors import DataError
+from symmd_md.openmm import system_from
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path)
+
+
+def engine_energy(model: Path, atoms: ase.Atoms) -> float:
+    """Of a structure as it is (kJ/mol)."""
+    engine = Engine(model, precision="float64", threads=1)
+    species = engine.species_of(atoms.numbers)
+    found = engine.compute(species, atoms.positions, atoms.cell.array, atoms.pbc.tolist())
+    return float(found["energy"]) * ELECTRONVOLT
+
+
+def skewed_cells() -> dict[str, ase.Atoms]:
+    turned = narrow_crystal()
+    matrix = Rotation.random(random_state=3).as_matrix()
+    turned.set_cell(turned.cell.array @ matrix)
+    turned.positions = turned.positions @ matrix
+    left_handed = turned.copy()
+    left_handed.set_cell(left_handed.cell.array[[1, 0, 2]])
+    long = narrow_crystal()
+    long.set_cell(np.array([[1, 0, 0], [-3, 1, 0], [2, 4, 1]]) @ long.cell.array)
+    hexagonal = narrow_crystal()
+    hexagonal.set_cell([4.0, 4.0, 5.0, 90.0, 90.0, 120.0])
+    return {"turned": turned, "left-handed": left_handed, "long vectors": long, "hexagonal": hexagonal}
+
+
+@pytest.mark.parametrize("name", ["turned", "left-handed", "long vectors", "hexagonal"])
+def test_cells_of_every_shape(model: Path, name: str) -> None:
+    """OpenMM takes boxes of one shape alone: the same crystal is brought into it."""
+    atoms = skewed_cells()[name]
+    _, system, positions = simulated(atoms, model)
+    context = context_of(system, positions)
+    assert energy_of(context) == pytest.approx(engine_energy(model, atoms), rel=1e-9)
+    assert np.linalg.det(box_of(context)) == pytest.approx(atoms.get_volume() * 1e-3, rel=1e-9)
+    # Turned, not mirrored.
+    found = positions_of(context)
+    handedness = [np.linalg.det(place[1:4] - place[0]) for place in (found, atoms.positions / 10.0)]
+    assert handedness[0] == pytest.approx(handedness[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["xyz", "pdb", "cif"])
+def test_files(tmp_path: Path, model: Path, suffix: str) -> None:
+    atoms = liquid()
+    path = tmp_path / f"structure.{suffix}"
+    if suffix == "xyz":
+        ase.io.write(path, [molecule(), atoms], format="extxyz")
+    else:
+        topology, _, positions = simulated(atoms, model)
+        writer = app.PDBFile if suffix == "pdb" else app.PDBxFile
+        with path.open("w") as file:
+            writer.writeFile(topology, positions, file)
+    found = system_from(path, model, precision="double", threads=1, forceGroup=4)
+    assert found.system.getForce(0).getForceGroup() == 4
+    assert found.system.usesPeriodicBoundaryConditions()
+    elements = [atom.element.symbol for atom in found.topology.atoms()]
+    assert elements == atoms.get_chemical_symbols()
+    masses = [found.system.getParticleMass(k).value_in_unit(unit.dalton) for k in range(3)]
+    np.testing.assert_allclose(masses, atoms.get_masses()[:3], rtol=1e-3)
+    # PDB files have three digits.
+    tolerance = {"xyz": 1e-7, "pdb": 2e-3, "cif": 1e-3}[suffix]
+    context = context_of(found.system, found.positions)
+    assert energy_of(context) == pytest.approx(engine_energy(model, atoms), rel=tolerance)
+
+
+def test_molecule_in_open_space(tmp_path: Path, model: Path) -> None:
+    atoms = molecule()
+    ase.io.write(tmp_path / "molecule.xyz", atoms, format="xyz")
+    topology, system, positions = system_from(str(tmp_path / "molecule.xyz"), model, precision="double")
+    assert topology.getPeriodicBoxVectors() is None
+    assert not system.usesPeriodicBoundaryConditions()
+    atoms.cell = None
+    context = context_of(system, positions)
+    assert energy_of(context) == pytest.approx(engine_energy(model, atoms), rel=1e-6)
+    np.testing.assert_allclose(forces_of(context).sum(0), 0.0, atol=1e-6)
+    bonds = SymmdForce.wrap(system.getForce(0)).getBonds()
+    assert bonds == []
+
+
+def test_bonds_of_a_pdb_file(tmp_path: Path, model: Path) -> None:
+    """Water is known to OpenMM, and a barostat then moves it as a whole."""
+    lines = ["CRYST1   12.000   12.000   12.000  90.00  90.00  90.00 P 1           1"]
+    for k in range(2):
+        for j, (name, x, y) in enumerate((("O", 1.0, 1.0), ("H1", 1.96, 1.0), ("H2", 0.76, 1.93))):
+            lines.append(
+                f"HETATM{3 * k + j + 1:5d}  {name:<3} HOH A{k + 1:4d}    "
+                f"{x + 4 * k:8.3f}{y:8.3f}{2.0:8.3f}  1.00  0.00          {name[0]:>2}"
+            )
+    (tmp_path / "water.pdb").write_text("\n".join([*lines, "END", ""]))
+    topology, system, positions = system_from(tmp_path / "water.pdb", model)
+    bonds = SymmdForce.wrap(system.getForce(0)).getBonds()
+    assert sorted(tuple(sorted(bond)) for bond in bonds) == [(0, 1), (0, 2), (3, 4), (3, 5)]
+    context = context_of(system, positions)
+    assert [list(group) for group in context.getMolecules()] == [[0, 1, 2], [3, 4, 5]]
+    assert topology.getNumResidues() == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "absent.xyz", "absent.xyz: expected a structure file, found nothing"),
+        (lambda folder: written(folder / "empty.xyz", ""), "empty.xyz cannot be read as a structure"),
+        (lambda folder: written(folder / "wrong.pdb", "no PDB"), "wrong.pdb"),
+        (
+            lambda folder: ase.Atoms("HH", [[0, 0, 0], [0, 0, 1]], cell=[5, 5, 5], pbc=(True, True, False)),
+            r"periodic along three axes or none, found pbc \[True, True, False\]; make all axes periodic",
+        ),
+        (lambda folder: ase.Atoms("HX", [[0, 0, 0], [0, 0, 1]]), r"atom 1 has no element \(X\); remove it"),
+        (
+            lambda folder: ase.Atoms("H", cell=[[1, 0, 0], [2, 0, 0], [0, 0, 1]], pbc=True),
+            "a periodic structure needs a cell with a volume, found",
+        ),
+        (lambda folder: ase.Atoms("Au"), "knows H, C, O, found Au at atom 0"),
+        (lambda folder: ase.Atoms(), "needs at least one atom"),
+    ],
+    ids=["absent", "empty", "no pdb", "slab", "no element", "flat cell", "unknown element", "no atoms"],
+)
+def test_refusals(tmp_path: Path, model: Path, make: object, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        system_from(make(tmp_path), model)  # type: ignore[operator]
+    assert not re.search(r"\n", str(caught.value))
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_simulation_from_a_file(tmp_path: Path, model: Path) -> None:
+    """The whole way, with OpenMM's own objects."""
+    ase.io.write(tmp_path / "liquid.xyz", liquid(), format="extxyz")
+    topology, system, positions = system_from(tmp_path / "liquid.xyz", model)
+    integrator = openmm.LangevinMiddleIntegrator(
+        300 * unit.kelvin, 5 / unit.picosecond, 0.2 * unit.femtosecond
+    )
+    platform = openmm.Platform.getPlatformByName("CPU")
+    simulation = app.Simulation(topology, system, integrator, platform, {"Threads": "1"})
+    simulation.context.setPositions(positions)
+    simulation.step(5)
+    assert np.isfinite(energy_of(simulation.context))
