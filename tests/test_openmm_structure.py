@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import ase
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from model_cases import make_config, make_network
 from openmm_cases import (
     ELECTRONVOLT,
     SymmdForce,
@@ -30,6 +34,8 @@ from openmm_cases import (
 )
 from symmd_md._engine import Engine
 from symmd_md.errors import DataError
+from symmd_md.export.model_file import write_model_file
+from symmd_md.model import ModelStatistics
 from symmd_md.openmm import system_from
 
 
@@ -173,3 +179,42 @@ def test_simulation_from_a_file(tmp_path: Path, model: Path) -> None:
     simulation.context.setPositions(positions)
     simulation.step(5)
     assert np.isfinite(energy_of(simulation.context))
+
+
+def quiet_model(folder: Path, species: tuple[str, ...]) -> Path:
+    """A random network whose forces are too small to move anything within some steps."""
+    statistics = ModelStatistics(
+        reference_energies=dict.fromkeys(species, -1.0), energy_scale=1e-4, mean_neighbours=9.0
+    )
+    write_model_file(
+        make_network(make_config(species=species), statistics=statistics), folder / "quiet.safetensors", {}
+    )
+    return folder / "quiet.safetensors"
+
+
+EXAMPLES = {
+    "nve.py": ["liquid.xyz", "--picoseconds", "0.01", "--every", "5"],
+    "npt_water.py": ["--edge", "1.3", "--picoseconds", "0.02", "--every", "10"],
+    "mlmm.py": ["--padding", "0.3", "--picoseconds", "0.01", "--every", "5"],
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples(tmp_path: Path, name: str) -> None:
+    if name == "mlmm.py":
+        pytest.importorskip("openmmml", reason="pip install 'symmd-md[openmm]' brings openmmml")
+    model = quiet_model(tmp_path, ("H", "C", "N", "O"))
+    ase.io.write(tmp_path / "liquid.xyz", liquid(), format="extxyz")
+    script = Path(__file__).resolve().parents[1] / "examples" / "openmm" / name
+    done = subprocess.run(
+        [sys.executable, str(script), model.name, *EXAMPLES[name], "--threads", "1"],
+        cwd=tmp_path,
+        env=os.environ | {"OPENMM_CPU_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    assert len(lines) == 4
+    assert lines[-1].startswith("100.0%")
+    assert (tmp_path / f"{name.partition('_')[0].removesuffix('.py')}.dcd").stat().st_size > 0
