@@ -78,7 +78,7 @@ def test_minimiser(model: Path) -> None:
     assert np.sqrt((forces_of(context) ** 2).mean()) < 0.2
 
 
-@pytest.mark.parametrize("kind", ["isotropic", "anisotropic"])
+@pytest.mark.parametrize("kind", ["isotropic", "anisotropic", "membrane", "flexible"])
 def test_barostat_moves_the_box(model: Path, kind: str) -> None:
     atoms = liquid()
     _, system, positions = relaxed(atoms, model)
@@ -86,6 +86,13 @@ def test_barostat_moves_the_box(model: Path, kind: str) -> None:
     pressure = 2e5
     if kind == "isotropic":
         barostat = openmm.MonteCarloBarostat(pressure, 300.0, 1)
+    elif kind == "membrane":
+        barostat = openmm.MonteCarloMembraneBarostat(
+            pressure, 0.0, 300.0, openmm.MonteCarloMembraneBarostat.XYIsotropic,
+            openmm.MonteCarloMembraneBarostat.ZFixed, 1,
+        )  # fmt: skip
+    elif kind == "flexible":
+        barostat = openmm.MonteCarloFlexibleBarostat(pressure, 300.0, 1)
     else:
         # One axis keeps its length.
         barostat = openmm.MonteCarloAnisotropicBarostat([pressure] * 3, 300.0, True, True, False, 1)
@@ -98,7 +105,8 @@ def test_barostat_moves_the_box(model: Path, kind: str) -> None:
     integrator.step(60)
     box = box_of(context)
     assert np.linalg.det(box) < 0.99 * np.linalg.det(begin)
-    assert (box[2, 2] == begin[2, 2]) == (kind == "anisotropic")
+    assert (box[2, 2] == begin[2, 2]) == (kind in ("anisotropic", "membrane"))
+    assert (np.abs(box - np.diag(np.diag(box))).max() > 0.0) == (kind == "flexible")
     # After all accepted and refused trials, energy and forces are those of where the atoms are.
     energy, forces = engine_results(model, atoms.numbers, positions_of(context), box)
     assert energy_of(context) == pytest.approx(energy, rel=1e-12)
@@ -180,11 +188,34 @@ def test_multiple_time_steps(model: Path) -> None:
     assert 100.0 < np.mean(temperatures[100:]) < 200.0
 
 
-@pytest.mark.parametrize(("atoms", "deterministic"), [(40, False), (600, True)])
-def test_checkpoint_restarts_bitwise(tmp_path: Path, model: Path, atoms: int, deterministic: bool) -> None:
+def test_constraints_and_one_integrator_after_another(model: Path) -> None:
+    _, system, positions = relaxed(molecule(), model, iterations=0)
+    length = float(np.linalg.norm(positions[0] - positions[1]))
+    system.addConstraint(0, 1, length)
+    integrator = openmm.CompoundIntegrator()
+    integrator.addIntegrator(openmm.LangevinMiddleIntegrator(200.0, 5.0, 0.0005))
+    integrator.addIntegrator(openmm.VerletIntegrator(0.0005))
+    context = context_of(system, positions, integrator)
+    context.setVelocitiesToTemperature(200.0, 1)
+    integrator.step(20)
+    integrator.setCurrentIntegrator(1)
+    before = total_energy(context)
+    integrator.step(20)
+    assert total_energy(context) == pytest.approx(before, abs=0.5)
+    there = positions_of(context)
+    assert np.linalg.norm(there[0] - there[1]) == pytest.approx(length, rel=1e-4)
+    assert np.abs(there - positions).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("atoms", "deterministic", "threads"), [(40, False, 1), (600, True, 1), (600, True, 2)]
+)
+def test_checkpoint_restarts_bitwise(
+    tmp_path: Path, model: Path, atoms: int, deterministic: bool, threads: int
+) -> None:
     """From 513 atoms on the engine sorts them, unless it shall be deterministic."""
     _, system, positions = simulated(
-        liquid(atoms), model, precision="single", deterministic=deterministic, threads=1
+        liquid(atoms), model, precision="single", deterministic=deterministic, threads=threads
     )
     first = 5 if atoms > 100 else 30
 

@@ -23,6 +23,7 @@ from openmm_cases import (
     write_model,
 )
 from symmd_md.errors import DataError
+from symmd_md.openmm.library import LIBRARY, library_folder
 
 
 @pytest.fixture
@@ -204,3 +205,27 @@ def test_simulation_writes_and_reads_its_state(tmp_path: Path, model: Path) -> N
     simulation.step(3)
     simulation.loadState(str(tmp_path / "state.xml"))
     assert energy_of(simulation.context) == pytest.approx(energy, rel=1e-12)
+
+
+def test_library_is_a_plugin_for_programs_without_symmd(tmp_path: Path, model: Path) -> None:
+    """As a program in C++ loads it, by OpenMM's own function; the System comes from XML."""
+    _, system, positions = simulated(molecule(), model)
+    expected = energy_of(context_of(system, positions))
+    (tmp_path / "system.xml").write_text(openmm.XmlSerializer.serialize(system))
+    np.save(tmp_path / "positions.npy", positions.value_in_unit(unit.nanometer))
+    folder = library_folder()
+    assert folder is not None
+    script = (
+        "import numpy, sys\n"
+        "from openmm import *\n"
+        f"Platform.loadPluginLibrary({str(folder / LIBRARY)!r})\n"
+        "system = XmlSerializer.deserialize(open('system.xml').read())\n"
+        "context = Context(system, VerletIntegrator(0.001), Platform.getPlatformByName('Reference'))\n"
+        "context.setPositions(numpy.load('positions.npy'))\n"
+        "print(repr(context.getState(energy=True).getPotentialEnergy()._value))\n"
+        "assert not any(name.startswith('symmd_md') for name in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) == expected

@@ -12,6 +12,7 @@ import ase
 import numpy as np
 import pytest
 
+from model_cases import make_config, make_network
 from openmm_cases import (
     PLATFORMS,
     SymmdForce,
@@ -26,6 +27,7 @@ from openmm_cases import (
     write_model,
 )
 from symmd_md.errors import DataError, ModelFileError, SymmdError
+from symmd_md.export.model_file import write_model_file
 
 
 @pytest.fixture
@@ -229,6 +231,16 @@ def test_changes_that_a_context_cannot_take(tmp_path: Path, model: Path) -> None
         force.setAtoms(topology, [20])
     with pytest.raises(ModelFileError, match="cannot read model file"):
         force.setModel(tmp_path / "absent.pt")
+    # One without oxygen, which is in the molecule.
+    hydrocarbon = tmp_path / "hydrocarbon.safetensors"
+    write_model_file(make_network(make_config(species=("H", "C"))), hydrocarbon, {})
+    force.setModel(hydrocarbon)
+    with pytest.raises(
+        openmm.OpenMMException, match="the model knows H, C, found an atom with atomic number 8"
+    ):
+        force.updateParametersInContext(context)
+    assert energy_of(context) == energy
+    force.setModel(model)
     # After all of that, the Context has what it had.
     force.updateParametersInContext(context)
     assert energy_of(context) == energy

@@ -1,7 +1,8 @@
 """Water at constant pressure: python npt_water.py model.pt
 
 A box of water is made and relaxed with TIP3P, then simulated with the model, which must know H and O and
-should have been trained with stresses. The bonds of the topology let the barostat move each molecule as a whole.
+should have been trained with stresses. The bonds of the topology let the barostat move each molecule as a
+whole.
 """
 
 import argparse

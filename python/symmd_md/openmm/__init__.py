@@ -28,7 +28,7 @@ _MODULES = {"SymmdForce": "force", "Simulated": "structure", "system_from": "str
 __all__ = ["Simulated", "SymmdForce", "system_from"]
 
 # Not raised here: TorchForce and the entry point of openmmml do without the library.
-_problem = load_library()
+load_library()
 
 
 def __getattr__(name: str) -> Any:
