@@ -18,7 +18,7 @@ import yaml
 
 import symmd_md
 from model_cases import CONFIGS, make_config, make_network
-from symmd_md import _engine, cli, kernels
+from symmd_md import _engine, cli, kernels, operators
 from symmd_md.data import build_graph
 from symmd_md.data.frame import cell_heights
 from symmd_md.errors import ConfigurationError, ModelFileError
@@ -70,9 +70,9 @@ def no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     (tmp_path / "empty").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(symmd_md, "__path__", [str(tmp_path / "empty")])
-        kernels._load.cache_clear()
+        operators.reason_not_loaded.cache_clear()
         yield
-    kernels._load.cache_clear()
+    operators.reason_not_loaded.cache_clear()
 
 
 @pytest.fixture
@@ -341,8 +341,8 @@ def test_without_the_operator_library_the_bare_model_is_the_way(
     error = symmd("export", checkpoint, code=2)
     assert error == (
         f"symmd: {path.with_suffix('.pt')} cannot be written because the operator library "
-        "libsymmd_torch.so was not built; install with torch present and --no-build-isolation; or export the "
-        f"bare model, which all front ends but TorchScript read: -o {path}\n"
+        "libsymmd_torch.so was not built; build it for your torch with: python -m symmd_md.build_operators; "
+        f"or export the bare model, which all front ends but TorchScript read: -o {path}\n"
     )
     symmd("export", checkpoint, "-o", path, "--portable")
     assert read_model_file(path).header["validated_precisions"] == ["float32", "float64"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from kernel_cases import (
     twins,
 )
 from model_cases import assert_close, assert_relative, batch_of, make_config, make_network
-from symmd_md import kernels
+from symmd_md import kernels, operators
 from symmd_md.errors import ConfigurationError
 from symmd_md.model.layers import AttentionPass, ConvolutionPass, NodeProducts
 from training_cases import child_environment
@@ -49,7 +50,7 @@ def child(argument: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_the_operator_library_was_built() -> None:
-    assert kernels.available(), kernels._load()
+    assert kernels.available(), operators.reason_not_loaded()
     assert kernels.instruction_set() in ("baseline", "avx2", "avx512")
 
 
@@ -276,20 +277,39 @@ def other_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     """The package looks for the library in an empty folder."""
     with monkeypatch.context() as patch:
         patch.setattr(symmd_md, "__path__", [str(tmp_path)])
-        kernels._load.cache_clear()
+        operators.reason_not_loaded.cache_clear()
         yield tmp_path
-    kernels._load.cache_clear()
+    operators.reason_not_loaded.cache_clear()
 
 
 def test_a_missing_library_is_named(other_folder: Path) -> None:
     assert not kernels.available()
     with pytest.raises(
-        ConfigurationError, match=r"libsymmd_torch\.so was not built; install with torch present"
+        ConfigurationError, match=r"libsymmd_torch\.so was not built; build it for your torch with: python -m"
     ):
         kernels.use_fused(make_network(make_config()))
 
 
 def test_a_library_that_does_not_load_is_named(other_folder: Path) -> None:
-    (other_folder / kernels.LIBRARY).write_bytes(b"no library")
-    with pytest.raises(ConfigurationError, match=rf"{kernels.LIBRARY} does not load: "):
+    release = torch.__version__.partition("+")[0].encode()
+    (other_folder / operators.LIBRARY).write_bytes(b"no library" + operators.MARK + release + b"; at all")
+    with pytest.raises(ConfigurationError, match=rf"{operators.LIBRARY} does not load: "):
         kernels.instruction_set()
+
+
+@pytest.mark.parametrize(
+    ("content", "release"),
+    [(operators.MARK + b"1.2.3;", "torch 1.2.3"), (b"an old one", "an unknown release of torch")],
+)
+def test_a_library_for_another_torch_is_not_loaded(other_folder: Path, content: bytes, release: str) -> None:
+    (other_folder / operators.LIBRARY).write_bytes(b"before it: " + content)
+    found = re.escape(torch.__version__.partition("+")[0])
+    message = rf"is for {release}, found torch {found}; build it for your torch with: python -m"
+    with pytest.raises(ConfigurationError, match=message):
+        kernels.require()
+
+
+def test_the_library_says_which_torch_it_is_for() -> None:
+    library = operators.library()
+    assert library is not None
+    assert operators.built_for(library) == f"torch {torch.__version__.partition('+')[0]}"

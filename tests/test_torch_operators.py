@@ -19,12 +19,12 @@ from operator_cases import (
     plain_gradients,
     random_crystals,
 )
-from symmd_md import kernels
+from symmd_md import kernels, operators
 
 
 @pytest.fixture(scope="module", autouse=True)
 def library() -> None:
-    assert kernels.available(), kernels._load()
+    assert kernels.available(), operators.reason_not_loaded()
 
 
 @pytest.mark.parametrize("name", ["L0", "L2-h1", "L3-h2", "convolution", "linear-L1", "layer-cutoffs"])

@@ -24,7 +24,7 @@ from operator_cases import (
     plain_gradients,
     random_crystals,
 )
-from symmd_md import kernels
+from symmd_md import kernels, operators
 from symmd_md.export import model_file_bytes, read_model_file
 from symmd_md.export.torchscript import (
     PortableModule,
@@ -41,7 +41,7 @@ NAN = float("nan")
 
 @pytest.fixture(scope="module", autouse=True)
 def library() -> None:
-    assert kernels.available(), kernels._load()
+    assert kernels.available(), operators.reason_not_loaded()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -228,9 +228,7 @@ def test_modules_in_a_process_without_this_package(tmp_path: Path) -> None:
         save_model_pt(modules[path.stem], content, path)
     atoms = structures()[2]
     line = json.dumps([atoms.numbers.tolist(), atoms.positions.tolist(), atoms.cell.array.tolist()])
-    library = next(
-        folder / kernels.LIBRARY for folder in kernels._folders() if (folder / kernels.LIBRARY).exists()
-    )
+    library = operators.library()
     done = subprocess.run(
         [sys.executable, "-c", FRESH, str(library), *map(str, paths)],
         input=f"{line}\n{line}\n", capture_output=True, text=True, cwd=tmp_path, env=child_environment(),

@@ -22,7 +22,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import symmd_md.kernels
+import symmd_md.operators
 from symmd_md.data import build_graph, read_frames
 from symmd_md.errors import CheckpointError, ConfigurationError, SymmdError
 from symmd_md.train import load_network, read_run_config, run_config, train
@@ -346,7 +346,7 @@ def test_fused_kernels_that_are_not_there_are_one_error(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reason = "the operator library libsymmd_torch.so was not built"
-    monkeypatch.setattr(symmd_md.kernels, "_load", lambda: reason)
+    monkeypatch.setattr(symmd_md.operators, "reason_not_loaded", lambda: reason)
     train(small_run(data, max_epochs=1), tmp_path / "run")
     network = load_network(tmp_path / "run" / "best.ckpt")
     cpu = torch.device("cpu")

@@ -3,10 +3,19 @@
 #include "operators.h"
 
 #include <torch/library.h>
+#include <torch/version.h>
 
 #include <string>
 
 #include "symmd/engine.h"
+
+namespace {
+
+// Read out of the file before it is loaded (symmd_md.operators): in another torch, a library that finds all of its
+// symbols may still be wrong about what they mean.
+__attribute__((used)) const char built_for[] = "symmd_torch is built for torch " TORCH_VERSION ";";
+
+}  // namespace
 
 // N atoms, E edges sorted by receiver, S species, C channels, D components, lengths in Å and energies in eV. An empty
 // tensor is a result that was not wanted.

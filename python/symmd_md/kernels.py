@@ -11,45 +11,17 @@ model file as ``torch.ops.symmd.potential`` (first derivatives only). torch.comp
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from symmd_md.errors import ConfigurationError
+from symmd_md import operators
 from symmd_md.model.layers import AttentionPass, ConvolutionPass, Edges, Layer, NodeProducts
 from symmd_md.model.network import SymmdNetwork
-
-LIBRARY = "libsymmd_torch.so"
-
-
-@functools.cache
-def _load() -> str | None:
-    """Load the operator library; the reason when that is not possible."""
-    found = [folder / LIBRARY for folder in _folders() if (folder / LIBRARY).exists()]
-    if not found:
-        return (
-            f"the operator library {LIBRARY} was not built; "
-            "install with torch present and --no-build-isolation"
-        )
-    try:
-        torch.ops.load_library(str(found[0]))
-        torch.ops.symmd.instruction_set()
-    except (OSError, RuntimeError) as error:
-        return f"the operator library {found[0]} does not load: {error}"
-    return None
-
-
-def _folders() -> list[Path]:
-    import symmd_md
-
-    return [Path(folder) for folder in symmd_md.__path__]
 
 
 def available() -> bool:
     """Whether the compiled operators can be used."""
-    return _load() is None
+    return operators.reason_not_loaded() is None
 
 
 def instruction_set() -> str:
@@ -74,9 +46,7 @@ def use_fused(network: SymmdNetwork) -> SymmdNetwork:
 
 def require() -> None:
     """Refuse with the reason when the compiled operators cannot be used."""
-    reason = _load()
-    if reason is not None:
-        raise ConfigurationError(reason)
+    operators.require()
 
 
 class FusedEdgePass(nn.Module):
