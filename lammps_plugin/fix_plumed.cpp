@@ -227,14 +227,14 @@ void FixPlumed::configure() {
         if (comm->me == 0) session_->command_untyped("GREX setMPIIntercomm", &replicas);
         session_->command("GREX init");
     }
+    if (!log_file_.empty())
+        session_->command("setLogFile",
+                          universe->existflag ? log_file_ + "." + std::to_string(universe->iworld) : log_file_);
     session_->command("setMDEnergyUnits", &energy);
     session_->command("setMDLengthUnits", &length);
     session_->command("setMDTimeUnits", &time);
     session_->command("setMDEngine", std::string("LAMMPS"));
     session_->command("setPlumedDat", plumed_file_);
-    if (!log_file_.empty())
-        session_->command("setLogFile",
-                          universe->existflag ? log_file_ + "." + std::to_string(universe->iworld) : log_file_);
     session_->command("setNatoms", &atoms_);
     session_->command("setTimestep", &time_step_);
     session_->command("init");

@@ -71,9 +71,9 @@ def test_policy_alone(tmp_path: Path) -> None:
 def test_order_of_calls(tmp_path: Path) -> None:
     run(tmp_path, begin(tmp_path) + fix() + dynamics("run 2"))
     commands = [line.split()[0] for line in Record(tmp_path / "record").lines]
-    start = ["setNatoms", "setTimestep", "init"]
+    units = ["setMDEnergyUnits", "setMDLengthUnits", "setMDTimeUnits"]
+    start = [*units, "setMDEngine", "setNatoms", "setTimestep", "init"]
     step = ["setStepLong", "prepareCalc", "calculate", "box", "update"]
-    # The log file is named after the units, which are in the record's numbers.
     assert commands == [*start, *step * 3, "finalize"]
 
 

@@ -12,6 +12,7 @@
 #include "openmm/Context.h"
 #include "openmm/Force.h"
 #include "openmm/OpenMMException.h"
+#include "plumed_python.h"
 #include "symmd_force.h"
 
 namespace py = pybind11;
@@ -49,6 +50,7 @@ PYBIND11_MODULE(_forces, module) {
             py::set_error(py::module_::import("openmm").attr("OpenMMException"), error.what());
         }
     });
+    symmd::add_plumed_functions(module);
     module.def("is_symmd", [](std::uintptr_t address) { return cast(address) != nullptr; });
     module.def("set_model", [](std::uintptr_t address, const py::bytes& content, const std::string& name) {
         force(address).setModel(std::string(content), name);

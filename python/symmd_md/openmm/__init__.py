@@ -13,6 +13,7 @@ from symmd_md.openmm.library import load_library, openmm_is_there
 
 if TYPE_CHECKING:
     from symmd_md.openmm.force import SymmdForce
+    from symmd_md.openmm.plumed import PlumedForce
     from symmd_md.openmm.structure import Simulated, system_from
     from symmd_md.openmm.torchforce import torch_force
 
@@ -24,14 +25,15 @@ if not openmm_is_there():
     )
 
 _MODULES = {
-    "SymmdForce": "force",
+    "PlumedForce": "plumed",
     "Simulated": "structure",
+    "SymmdForce": "force",
     "system_from": "structure",
     "torch_force": "torchforce",
 }
 """In which module of this package each name lies."""
 
-__all__ = ["Simulated", "SymmdForce", "system_from", "torch_force"]
+__all__ = ["PlumedForce", "Simulated", "SymmdForce", "system_from", "torch_force"]
 
 # Not raised here: TorchForce and the entry point of openmmml do without the library.
 load_library()
