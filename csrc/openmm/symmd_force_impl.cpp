@@ -30,9 +30,9 @@ SymmdForceImpl::SymmdForceImpl(const SymmdForce& owner)
 void SymmdForceImpl::initialize(ContextImpl& context) {
     CustomCPPForceImpl::initialize(context);
     const std::string platform = context.getPlatform().getName();
-    on_host_ = platform == "Reference" || platform == "CPU";
     derivative_ = owner_.getNumEnergyParameterDerivatives() > 0;
-    if (derivative_ && !on_host_)
+    // Other platforms keep derivatives where only kernels of their own reach them.
+    if (derivative_ && platform != "Reference" && platform != "CPU")
         refuse("dE/d" + scale_parameter_ + " is for the platforms Reference and CPU, found platform " + platform +
                "; put the force into a CustomCVForce with its own parameter, whose derivative every platform has");
     for (const auto& bond : owner_.getBonds())
@@ -90,12 +90,7 @@ void SymmdForceImpl::configure(const OpenMM::System& system) {
     species_ = std::move(species);
     particles_ = std::move(particles);
     periodic_ = owner_.usesPeriodicBoundaryConditions();
-    energy_known_ = forces_known_ = false;
-}
-
-double SymmdForceImpl::calcForcesAndEnergy(ContextImpl& context, bool forces, bool energy, int groups) {
-    if (on_host_) forces_wanted_ = forces;
-    return CustomCPPForceImpl::calcForcesAndEnergy(context, forces, energy, groups);
+    latest_.valid = earlier_.valid = false;
 }
 
 // nm into Å.
@@ -117,21 +112,22 @@ void SymmdForceImpl::read_structure(ContextImpl& context, const std::vector<Vec3
         for (int axis = 0; axis < 3; ++axis) structure_.cell[3 * row + axis] = angstroms * box[row][axis];
 }
 
-void SymmdForceImpl::run_engine(bool with_forces) {
-    energy_known_ = forces_known_ = false;
+// Into latest_; what it was becomes earlier_.
+void SymmdForceImpl::run_engine() {
+    std::swap(latest_, earlier_);
+    latest_.valid = false;
+    std::swap(latest_.structure, structure_);
     System system;
     system.atoms = int64_t(particles_.size());
     system.species = species_.data();
-    system.positions = structure_.positions.data();
+    system.positions = latest_.structure.positions.data();
     if (periodic_) {
-        system.cell = structure_.cell.data();
+        system.cell = latest_.structure.cell.data();
         system.periodic = {{true, true, true}};
     }
     Results results;
-    if (with_forces) {
-        forces_.resize(3 * particles_.size());
-        results.forces = forces_.data();
-    }
+    latest_.forces.resize(3 * particles_.size());
+    results.forces = latest_.forces.data();
     try {
         engine_->compute(system, results);
     } catch (const Error& error) {
@@ -139,28 +135,29 @@ void SymmdForceImpl::run_engine(bool with_forces) {
                                               ? " (atom k here is particle k-1 of the System)"
                                               : " (atoms are counted from 1 along the force's particles)"));
     }
-    energy_ = results.energy;
-    std::swap(structure_, computed_);
-    energy_known_ = true;
-    forces_known_ = with_forces;
+    latest_.energy = results.energy;
+    latest_.valid = true;
 }
 
 double SymmdForceImpl::computeForce(ContextImpl& context, const std::vector<Vec3>& positions,
                                     std::vector<Vec3>& forces) {
     read_structure(context, positions);
-    if (!energy_known_ || (forces_wanted_ && !forces_known_) || !(structure_ == computed_)) run_engine(forces_wanted_);
+    if (!latest_.valid || !(structure_ == latest_.structure)) {
+        if (earlier_.valid && structure_ == earlier_.structure)
+            std::swap(latest_, earlier_);
+        else
+            run_engine();
+    }
 
     const double scale = context.getParameter(scale_parameter_);
     std::fill(forces.begin(), forces.end(), Vec3());
-    if (forces_wanted_) {
-        const double unit = scale * kilojoules_per_mole * angstroms;
-        const double* from = forces_.data();
-        for (const int particle : particles_) {
-            forces[particle] = Vec3(unit * from[0], unit * from[1], unit * from[2]);
-            from += 3;
-        }
+    const double unit = scale * kilojoules_per_mole * angstroms;
+    const double* from = latest_.forces.data();
+    for (const int particle : particles_) {
+        forces[particle] = Vec3(unit * from[0], unit * from[1], unit * from[2]);
+        from += 3;
     }
-    const double energy = kilojoules_per_mole * energy_;
+    const double energy = kilojoules_per_mole * latest_.energy;
     if (derivative_) {
         auto* data = static_cast<OpenMM::ReferencePlatform::PlatformData*>(context.getPlatformData());
         (*data->energyParameterDerivatives)[scale_parameter_] += energy;

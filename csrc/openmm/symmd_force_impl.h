@@ -20,7 +20,6 @@ class SymmdForceImpl : public OpenMM::CustomCPPForceImpl {
 
     void initialize(OpenMM::ContextImpl& context) override;
     const SymmdForce& getOwner() const override { return owner_; }
-    double calcForcesAndEnergy(OpenMM::ContextImpl& context, bool forces, bool energy, int groups) override;
     // Positions in nm, forces in kJ/mol/nm, energy in kJ/mol.
     double computeForce(OpenMM::ContextImpl& context, const std::vector<OpenMM::Vec3>& positions,
                         std::vector<OpenMM::Vec3>& forces) override;
@@ -31,7 +30,7 @@ class SymmdForceImpl : public OpenMM::CustomCPPForceImpl {
   private:
     void configure(const OpenMM::System& system);
     void read_structure(OpenMM::ContextImpl& context, const std::vector<OpenMM::Vec3>& positions);
-    void run_engine(bool with_forces);
+    void run_engine();
 
     const SymmdForce& owner_;
     std::unique_ptr<Engine> engine_;
@@ -40,20 +39,22 @@ class SymmdForceImpl : public OpenMM::CustomCPPForceImpl {
     std::vector<int> particles_;
     std::vector<int32_t> species_;
     bool periodic_ = false, derivative_ = false;
-    // Platforms whose positions are the host's say in time whether forces are wanted; others begin to compute before.
-    bool on_host_ = false, forces_wanted_ = true;
 
-    // What was computed last, in the engine's units: a barostat, a reporter and outer time steps ask for the energy of
-    // positions whose forces were just computed.
     struct Structure {
-        std::vector<double> positions;
-        std::array<double, 9> cell{};
+        std::vector<double> positions;  // [atoms, 3] Å
+        std::array<double, 9> cell{};   // [3, 3] Å
         bool operator==(const Structure& other) const { return cell == other.cell && positions == other.positions; }
     };
-    Structure structure_, computed_;
-    std::vector<double> forces_;
-    double energy_ = 0;
-    bool energy_known_ = false, forces_known_ = false;
+    struct Computed {
+        Structure structure;
+        std::vector<double> forces;  // [atoms, 3] eV/Å
+        double energy = 0;           // eV
+        bool valid = false;
+    };
+    Structure structure_;
+    // The last result and the one before: a barostat asks for the energy here and there, and then goes on from one of
+    // the two; reporters ask for what was just computed.
+    Computed latest_, earlier_;
 };
 
 }  // namespace symmd
