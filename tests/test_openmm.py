@@ -112,6 +112,26 @@ def test_another_box_or_parameter_is_noticed_at_the_same_positions(model: Path) 
     assert energy_of(context) == 0.5 * energy
 
 
+def test_results_that_are_kept_are_those_of_their_positions(model: Path) -> None:
+    """To and fro, as trials of a barostat go, with a structure in between that cannot be computed."""
+    _, system, positions = simulated(molecule(), model)
+    nanometres = positions.value_in_unit(unit.nanometer)
+    places = [scale * nanometres for scale in (1.0, 1.02, 1.05)]
+    expected = [engine_results(model, molecule().numbers, place) for place in places]
+    coinciding = nanometres.copy()
+    coinciding[2] = coinciding[3]
+    context = context_of(system, positions)
+    for index in (0, 1, 0, 1, 2, 1, 0, 0, None, 0, None, 2, 2, 1):
+        context.setPositions(coinciding if index is None else places[index])
+        if index is None:
+            with pytest.raises(openmm.OpenMMException, match="atoms 3 and 4"):
+                energy_of(context)
+            continue
+        energy, forces = expected[index]
+        assert energy_of(context) == pytest.approx(energy, rel=1e-13)
+        np.testing.assert_allclose(forces_of(context), forces, atol=1e-11 * np.abs(forces).max())
+
+
 def system_with_two_kinds(model: Path, **settings: object) -> tuple[openmm.System, np.ndarray, list[int]]:
     """A liquid under a classical force, of which some atoms are also under the model."""
     topology, system, positions = simulated(liquid(), model)
