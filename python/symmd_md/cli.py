@@ -230,6 +230,68 @@ def demo_command(
     run_demo(output)
 
 
+@application.command("models")
+def models_command(
+    path: Annotated[
+        str | None, typer.Option("--path", metavar="NAME", help="Print only the file of this model.")
+    ] = None,
+) -> None:
+    """The models that ship: elements, errors, limits and files. Their names stand wherever a model file does.
+
+    In a LAMMPS input, which takes files: pair_coeff * * FILE C H N O, with the file that --path prints.
+    """
+    from symmd_md.models.command import show_models
+
+    show_models(path)
+
+
+@application.command("sample")
+def sample_command(
+    plan: Annotated[
+        Path, typer.Argument(help="YAML file: start, method, and the runs with temperatures and restraints.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Extended XYZ file for the frames (Å).")],
+    processes: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 1,
+) -> None:
+    """Conformations by Langevin dynamics with a reference method, free or with dihedral angles restrained.
+
+    Interrupted, the same command goes on with the runs that are left.
+    """
+    from symmd_md.sample.command import run_sample
+
+    run_sample(plan, output, processes)
+
+
+@application.command("label")
+def label_command(
+    source: Annotated[
+        Path, typer.Argument(help="Structures: whatever SymMD reads. Old labels are left out.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="Extended XYZ file for frames, energies (eV), forces (eV/Å)."),
+    ],
+    method: Annotated[
+        str,
+        typer.Option(
+            help="GFN2-xTB, GFN1-xTB or IPEA1-xTB; FUNCTIONAL/BASIS of pyscf, such as PBE/def2-SVP or "
+            "HF/STO-3G; module:callable for any ASE calculator."
+        ),
+    ] = "GFN2-xTB",
+    charge: Annotated[int, typer.Option(help="Total charge (e).")] = 0,
+    multiplicity: Annotated[int, typer.Option(min=1, help="2S + 1.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Frames at a time, one thread each.")] = 1,
+) -> None:
+    """Energies and forces from a reference method, for training.
+
+    Interrupted, the same command goes on; a frame that does not converge is reported and skipped.
+    """
+    from symmd_md.sample.command import run_label
+    from symmd_md.sample.methods import Method
+
+    run_label(source, output, Method(method, charge, multiplicity), processes)
+
+
 @data_commands.command("convert")
 def convert_command(
     source: Annotated[Path, typer.Argument(help="Extended XYZ, npz, or whatever ASE reads.")],

@@ -35,6 +35,7 @@ from symmd_md.export.portable import PortableNetwork
 from symmd_md.files import write_atomically
 from symmd_md.model import AtomBatch, SymmdNetwork
 from symmd_md.model.network import edge_vectors
+from symmd_md.models import model_path
 
 ENGINE, REBUILDING, EAGER, SCRIPTED = "engine", "new list", "torch eager", "TorchScript"
 FEWEST_ROUNDS = 2
@@ -188,6 +189,7 @@ def measure(model: Path, atoms: Sequence[int], threads: Sequence[int], seconds: 
     """Time all sides on structures of about so many ``atoms``; ``seconds`` for each, after warming up."""
     if max(threads) > MOST_THREADS:
         raise SymmdError(f"--threads takes at most {MOST_THREADS}, found {max(threads)}")
+    model = model_path(model)
     if not model.is_file():
         raise SymmdError(f"there is no model file {model}; give one made by 'symmd export'")
     structures = [structure_of(count) for count in atoms]

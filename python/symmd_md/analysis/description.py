@@ -19,6 +19,7 @@ from symmd_md.errors import ConfigurationError, SymmdError
 from symmd_md.export import ModelFile, read_model_file
 from symmd_md.export.model_file import DTYPES, LONGEST_HEADER
 from symmd_md.model import ModelConfig, ModelStatistics
+from symmd_md.models import model_path
 from symmd_md.train.checkpoint import MAGIC, read_checkpoint
 from symmd_md.train.config import read_run_config
 from symmd_md.train.load import checkpoint_statistics
@@ -35,6 +36,7 @@ DEFAULT_SPECIES_COUNT = 4
 def describe(path: Path, neighbours: float | None, console: Console | None = None) -> None:
     """Print what a configuration, checkpoint or model file holds; ``neighbours`` of an atom set the FLOPs."""
     console = console or Console()
+    path = model_path(path)
     start = _start(path)
     if start.startswith(MAGIC):
         _describe_checkpoint(path, neighbours, console)

@@ -52,6 +52,13 @@ def iterate_xyz_keys(stream: TextIO, name: str) -> Iterator[set[str]]:
             yield (info.keys() | columns.keys()) - STRUCTURE_KEYS
 
 
+def iterate_xyz_notes(stream: TextIO, name: str) -> Iterator[dict[str, str]]:
+    """Yield what the comment line of each frame of an XYZ text says beside the structure, as text."""
+    for _, comment, _ in _raw_frames(stream, name):
+        info = {} if is_qm9_comment(comment) else _parse_comment(comment)
+        yield {key: value for key, value in info.items() if key not in STRUCTURE_KEYS}
+
+
 def _raw_frames(stream: TextIO, name: str) -> Iterator[tuple[str, str, list[str]]]:
     """Yield (source, comment line, atom lines) of each frame."""
     lines = iter(stream)

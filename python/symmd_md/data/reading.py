@@ -8,13 +8,14 @@ import itertools
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import ase.io
 from ase import Atoms
 
-from symmd_md.data.extended_xyz import iterate_xyz, iterate_xyz_keys
+from symmd_md.data.extended_xyz import iterate_xyz, iterate_xyz_keys, iterate_xyz_notes
 from symmd_md.data.frame import Frame, checked_frame
 from symmd_md.data.keys import LabelKeys
 from symmd_md.data.molecule_npz import iterate_npz
@@ -62,6 +63,15 @@ def label_keys_found(path: Path | str) -> set[str]:
     """
     sets = (keys for file in source_files(Path(path)) for keys in _key_reader(file))
     return set().union(*itertools.islice(sets, KEY_SAMPLE))
+
+
+def iterate_notes(path: Path | str) -> Iterator[dict[str, str]]:
+    """Yield what each frame of a file says about itself, as text; only XYZ files say anything."""
+    for file in source_files(Path(path)):
+        if _is_xyz(file):
+            yield from _iterate_xyz_file(file, partial(iterate_xyz_notes, name=str(file)))
+        else:
+            yield from ({} for _ in _reader(file, LabelKeys()))
 
 
 def source_files(path: Path) -> list[Path]:

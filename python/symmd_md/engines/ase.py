@@ -23,6 +23,7 @@ except ModuleNotFoundError as error:
 
 from symmd_md._engine import Engine
 from symmd_md.errors import ModelFileError
+from symmd_md.models import model_path
 
 DERIVATIVES = {"forces", "stress"}
 VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
@@ -32,7 +33,8 @@ VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 class SymmdCalculator(Calculator):
     """Energies, forces and stress of a model file, for everything that ASE does with a calculator.
 
-    ``path``: what ``symmd export`` wrote, ``model.pt`` or a bare ``.safetensors``. ``precision``: "float32"
+    ``path``: what ``symmd export`` wrote, ``model.pt`` or a bare ``.safetensors``, or the name of a model that
+    ships, such as ``"ala2"`` (``symmd models``). ``precision``: "float32"
     (coordinates, their differences and sums of energies are fp64 even so) or "float64". ``threads``: OpenMP
     threads, 0 for OpenMP's own number, fewer for a few atoms. ``skin``: Å by which the neighbour list is
     longer than the cutoff, so that it serves many steps. Other keywords are those of ASE's ``Calculator``.
@@ -66,12 +68,15 @@ class SymmdCalculator(Calculator):
         changed: dict[str, Any] = super().set(**settings)
         if changed:
             try:
-                self.engine = Engine(**self.parameters)
+                self.engine = self._load()
             except Exception:
                 self.parameters.clear()
                 self.parameters.update(before)
                 raise
         return changed
+
+    def _load(self) -> Engine:
+        return Engine(**{**self.parameters, "path": model_path(self.parameters["path"])})
 
     def calculate(
         self,
@@ -120,7 +125,7 @@ class SymmdCalculator(Calculator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         expected = state.pop("sha256")
         self.__dict__.update(state)
-        self.engine = Engine(**self.parameters)
+        self.engine = self._load()
         found = self.engine.model["sha256"]
         if found != expected:
             raise ModelFileError(

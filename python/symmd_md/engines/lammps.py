@@ -69,7 +69,9 @@ def write_lammps_input(
     from ase.io.lammpsdata import write_lammps_data
 
     import symmd_md._engine as _engine
+    from symmd_md.models import model_path
 
+    model = model_path(model)
     engine = _engine.Engine(model, threads=1)
     atoms = _read(structure)
     engine.species_of(atoms.numbers)  # refuses elements that the model does not know

@@ -19,6 +19,7 @@ from symmd_md.configuration import from_mapping
 from symmd_md.errors import ModelFileError
 from symmd_md.files import write_atomically
 from symmd_md.model import ModelConfig, ModelStatistics, SymmdNetwork
+from symmd_md.models import model_path
 
 FORMAT_VERSION = "1"
 LONGEST_HEADER = 1 << 20
@@ -126,7 +127,7 @@ def model_file_bytes(
 
 def read_model_file(path: Path) -> ModelFile:
     """Read a bare ``.safetensors`` model or a ``model.pt`` with the engine's reader, which checks it all."""
-    summary, arrays = _engine.load_model_file(path)
+    summary, arrays = _engine.load_model_file(model_path(path))
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return ModelFile(header=summary["header"], tensors=tensors, sha256=summary["sha256"])
 

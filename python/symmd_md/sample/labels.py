@@ -1,0 +1,174 @@
+"""Energies and forces of structures from a reference method: parallel, and resumable frame by frame."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from symmd_md.data.frame import Frame
+from symmd_md.errors import ConfigurationError
+from symmd_md.sample.frames import Conformation, frame_text, iterate_conformations, whole_frames
+from symmd_md.sample.methods import Method
+from symmd_md.sample.parallel import in_order
+
+SYNC_EVERY = 64
+"""Frames between two moments at which the disk has everything; a crash of the machine costs no more."""
+OWN_NOTES = ("source", "source_frame", "geometry")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One frame with its labels as text, or the reason why it has none."""
+
+    index: int
+    text: str
+    failure: str | None = None
+
+
+@dataclass
+class LabelSummary:
+    """What a call of ``label`` did."""
+
+    written: int = 0
+    resumed: int = 0
+    """Frames that an earlier call had written."""
+    failures: list[str] = field(default_factory=list)
+    """One sentence for each frame that was skipped."""
+
+
+def label_frame(piece: tuple[int, Conformation], method: Method, source: str) -> Labelled:
+    """Compute one frame; every frame starts from a new guess, so that its labels depend on nothing else."""
+    index, conformation = piece
+    frame = conformation.frame
+    atoms = conformation.atoms()
+    try:
+        atoms.calc = method.calculator()
+        energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces())
+    except Exception as error:  # whatever a method raises concerns this frame alone
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Labelled(index, "", f"frame {index}: {reason}")
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        return Labelled(index, "", f"frame {index}: the energy or a force is not finite")
+    notes = {
+        **{key: text for key, text in conformation.notes.items() if key not in OWN_NOTES},
+        **method.provenance(),
+        "source": source,
+        "source_frame": index,
+        "geometry": geometry_digest(frame),
+    }
+    text = frame_text(frame.numbers, frame.positions, notes, frame.cell, frame.pbc, energy, forces)
+    return Labelled(index, text)
+
+
+def geometry_digest(frame: Frame) -> str:
+    """Short digest of elements, positions, cell and periodicity: the same structure or not."""
+    digest = hashlib.sha256()
+    for array in (frame.numbers, frame.positions, frame.cell, frame.pbc):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def label(
+    source: Path,
+    output: Path,
+    method: Method,
+    processes: int = 1,
+    done: Callable[[int], None] | None = None,
+) -> LabelSummary:
+    """Append the frames of ``source`` with energy (eV) and forces (eV/Å) to ``output``, extended XYZ, in order.
+
+    A frame is in ``output`` whole or not at all; after an interruption the same call goes on with those that
+    are missing, the failed ones among them. ``done(frames)`` is told how many are over.
+    """
+    method.require()
+    summary = LabelSummary()
+    with _opened(output) as stream:
+        known = _known(stream, output, source, method)
+        summary.resumed = len(known)
+        pieces = _missing(source, known, output)
+        for count, result in enumerate(
+            in_order(partial(label_frame, method=method, source=source.name), pieces, processes), start=1
+        ):
+            if result.failure is not None:
+                summary.failures.append(result.failure)
+            else:
+                stream.write(result.text.encode("utf-8"))
+                stream.flush()
+                summary.written += 1
+                if summary.written % SYNC_EVERY == 0:
+                    os.fsync(stream.fileno())
+            if done is not None:
+                done(summary.resumed + count)
+        os.fsync(stream.fileno())
+    return summary
+
+
+@contextmanager
+def _opened(output: Path) -> Iterator[BinaryIO]:
+    """The output at its end, with a cut-off last frame removed, and no second process beside this one."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("ab+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"{output} is being written by another process; wait for it or choose another -o"
+            ) from None
+        stream.seek(0)
+        stream.truncate(whole_frames(stream.read()))
+        yield stream
+
+
+def _known(stream: BinaryIO, output: Path, source: Path, method: Method) -> dict[int, str]:
+    """Frame of the source → geometry of what ``output`` has, which must be of this source and method."""
+    stream.seek(0, os.SEEK_END)
+    if stream.tell() == 0:
+        return {}
+    known: dict[int, str] = {}
+    expected = {key: str(value) for key, value in method.provenance().items()}
+    for conformation in iterate_conformations(output):
+        notes = conformation.notes
+        for key, value in expected.items():
+            if notes.get(key) != value:
+                raise ConfigurationError(
+                    f"{output} was labelled with {key} {notes.get(key, 'unknown')}, this call has {value}; "
+                    "remove the file or choose another -o"
+                )
+        try:
+            known[int(notes["source_frame"])] = notes["geometry"]
+        except (KeyError, ValueError):
+            raise _other_source(output, source) from None
+    return known
+
+
+def _missing(source: Path, known: dict[int, str], output: Path) -> Iterator[tuple[int, Conformation]]:
+    """The frames of ``source`` that ``output`` lacks; one that differs from its old self is refused."""
+    count = 0
+    for index, conformation in enumerate(iterate_conformations(source)):
+        count += 1
+        if index not in known:
+            yield index, conformation
+        elif known[index] != geometry_digest(conformation.frame):
+            raise _other_source(output, source)
+    if known and max(known) >= count:
+        raise _other_source(output, source)
+
+
+def _other_source(output: Path, source: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{output} does not hold frames of {source} as it is now; remove the file or choose another -o"
+    )
+
+
+def count_frames(source: Path) -> int:
+    """Structures in a file; for progress."""
+    return sum(1 for _ in iterate_conformations(source))

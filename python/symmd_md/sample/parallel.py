@@ -1,0 +1,51 @@
+"""Independent pieces of work in several processes, with results in the order of the pieces."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from symmd_md.errors import SymmdError
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+AHEAD = 4
+"""Pieces for each process that are handed out before their turn."""
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def in_order(work: Callable[[Piece], Result], pieces: Iterable[Piece], processes: int) -> Iterator[Result]:
+    """Yield ``work(piece)`` of each piece, by so many processes of one thread each.
+
+    The processes start fresh: the number of threads can be set only before the libraries are loaded, small
+    molecules are slower with more than one, and a crash inside a library leaves this process alone. So
+    ``work`` and the pieces must be picklable.
+    """
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    executor = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for piece in pieces:
+            waiting.append(executor.submit(work, piece))
+            if len(waiting) >= AHEAD * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise SymmdError(
+            "a worker process ended without a result (killed, out of memory, or a crash inside the reference "
+            "program); what was finished is kept, call again to go on, with fewer processes if memory was short"
+        ) from None
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
