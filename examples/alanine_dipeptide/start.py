@@ -1,8 +1,7 @@
 """Starting structures of alanine dipeptide (ACE-ALA-NME, 22 atoms): ``python start.py start.xyz``.
 
-The molecule is built from bond lengths, angles and dihedrals, turned to places on the (φ, ψ) plane, and relaxed
-with GFN2-xTB. Where a place is no minimum, the relaxation ends in the nearest one; C5 and the helix do so for
-some methods, and are kept partly relaxed instead.
+The molecule is built from bond lengths, angles and dihedrals, turned to places on the (φ, ψ) plane, and
+relaxed with GFN2-xTB for at most 60 steps; where a place is no minimum, that ends on the way to one.
 """
 
 from __future__ import annotations

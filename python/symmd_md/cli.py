@@ -264,12 +264,10 @@ def sample_command(
 
 @application.command("label")
 def label_command(
-    source: Annotated[
-        Path, typer.Argument(help="Structures: whatever SymMD reads. Old labels are left out.")
-    ],
+    source: Annotated[Path, typer.Argument(help="Structures: whatever SymMD reads; old labels are dropped.")],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="Extended XYZ file for frames, energies (eV), forces (eV/Å)."),
+        typer.Option("-o", "--output", help="Extended XYZ file for the frames (eV, Å, eV/Å)."),
     ],
     method: Annotated[
         str,

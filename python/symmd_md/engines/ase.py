@@ -33,9 +33,9 @@ VOIGT = ((0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1))
 class SymmdCalculator(Calculator):
     """Energies, forces and stress of a model file, for everything that ASE does with a calculator.
 
-    ``path``: what ``symmd export`` wrote, ``model.pt`` or a bare ``.safetensors``, or the name of a model that
-    ships, such as ``"ala2"`` (``symmd models``). ``precision``: "float32"
-    (coordinates, their differences and sums of energies are fp64 even so) or "float64". ``threads``: OpenMP
+    ``path``: what ``symmd export`` wrote, ``model.pt`` or a bare ``.safetensors``, or the name of a model
+    that ships, such as ``"ala2"`` (``symmd models``). ``precision``: "float32" (coordinates, their
+    differences and sums of energies are fp64 even so) or "float64". ``threads``: OpenMP
     threads, 0 for OpenMP's own number, fewer for a few atoms. ``skin``: Å by which the neighbour list is
     longer than the cutoff, so that it serves many steps. Other keywords are those of ASE's ``Calculator``.
 

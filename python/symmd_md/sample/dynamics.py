@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from ase.optimize import FIRE
 from symmd_md.configuration import to_mapping
 from symmd_md.errors import ConfigurationError, SymmdError
 from symmd_md.files import remove_leftovers, replaced_on_success, write_atomically
-from symmd_md.sample.frames import frame_text, iterate_conformations
+from symmd_md.sample.frames import Conformation, frame_text, iterate_conformations
 from symmd_md.sample.methods import Method
 from symmd_md.sample.parallel import in_order
 from symmd_md.sample.plan import Job, SamplingPlan, jobs_of
@@ -143,14 +142,14 @@ def sample(
         raise ConfigurationError(f"{output} exists; remove it to sample anew, or choose another -o")
     method = plan.reference
     method.require()
-    structures = [conformation.atoms() for conformation in iterate_conformations(plan.start)]
+    structures = list(iterate_conformations(plan.start))
     jobs = jobs_of(plan, len(structures))
     _check_atoms(plan, structures)
     parts = output.with_name(output.name + ".parts")
     _claim(parts, plan, structures)
     waiting = [job for job in jobs if not _part(parts, job.index).exists()]
     resumed = len(jobs) - len(waiting)
-    work = partial(run_job, structures=structures, method=method)
+    work = partial(run_job, structures=[structure.atoms() for structure in structures], method=method)
     for count, result in enumerate(in_order(work, waiting, processes), start=resumed + 1):
         content = {"text": result.text, "failure": result.failure}
         write_atomically(_part(parts, result.index), json.dumps(content).encode())
@@ -176,31 +175,30 @@ def _part(parts: Path, index: int) -> Path:
     return parts / f"{index:06d}.json"
 
 
-def _claim(parts: Path, plan: SamplingPlan, structures: list[Atoms]) -> None:
+def _claim(parts: Path, plan: SamplingPlan, structures: list[Conformation]) -> None:
     """Make the folder of the parts, or refuse one that another plan or other structures began."""
-    geometry = hashlib.sha256()
-    for atoms in structures:
-        for array in (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
-            geometry.update(np.ascontiguousarray(array).tobytes())
     # The place of the file does not matter, its structures do.
-    content = {"plan": to_mapping(replace(plan, start=Path())), "structures": geometry.hexdigest()}
+    content = {
+        "plan": to_mapping(replace(plan, start=Path())),
+        "structures": [structure.digest() for structure in structures],
+    }
     description = json.dumps(content, indent=1, sort_keys=True)
     file = parts / "plan.json"
     if file.exists() and file.read_text(encoding="utf-8") != description:
         raise ConfigurationError(
-            f"{parts} holds runs of another plan or of other starting structures; remove that folder to sample "
-            "anew, or choose another -o"
+            f"{parts} holds runs of another plan or of other starting structures; remove that folder to "
+            "sample anew, or choose another -o"
         )
     write_atomically(file, description.encode())
     remove_leftovers(parts)
 
 
-def _check_atoms(plan: SamplingPlan, structures: list[Atoms]) -> None:
-    fewest = min(len(atoms) for atoms in structures)
+def _check_atoms(plan: SamplingPlan, structures: list[Conformation]) -> None:
+    fewest = min(len(structure.numbers) for structure in structures)
     for run in plan.runs:
         for restraint in run.restraints:
             if max(restraint.atoms) >= fewest:
                 raise ConfigurationError(
-                    f"a restraint of the run {run.name!r} names atom {max(restraint.atoms)}, but a structure of "
-                    f"{plan.start} has {fewest} atoms, counted from 0"
+                    f"a restraint of the run {run.name!r} names atom {max(restraint.atoms)}, but a structure "
+                    f"of {plan.start} has {fewest} atoms, counted from 0"
                 )

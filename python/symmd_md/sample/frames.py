@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,6 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from symmd_md.data.frame import Frame
-from symmd_md.data.reading import iterate_frames, iterate_notes
-
 FloatArray = NDArray[np.float64]
 LABELS = {"energy", "free_energy", "forces", "stress", "virial", "dipole", "magmom", "energies"}
 """Old labels, which do not pass into a file with new ones."""
@@ -22,21 +20,38 @@ LABELS = {"energy", "free_energy", "forces", "stress", "virial", "dipole", "magm
 
 @dataclass(frozen=True, eq=False)
 class Conformation:
-    """A structure and its notes: temperature, seed, source and the like, as text."""
+    """A structure without labels, and its notes: temperature, seed, source and the like, as text."""
 
-    frame: Frame
+    numbers: NDArray[np.int64]
+    """[N] atomic numbers."""
+    positions: FloatArray
+    """[N, 3] Å."""
+    cell: FloatArray
+    """[3, 3] Å, rows are the lattice vectors; zeros for an open structure."""
+    pbc: NDArray[np.bool_]
+    """[3] which axes are periodic."""
     notes: dict[str, str]
 
     def atoms(self) -> Atoms:
         """The bare structure for ASE."""
-        frame = self.frame
-        return Atoms(numbers=frame.numbers, positions=frame.positions, cell=frame.cell, pbc=frame.pbc)
+        return Atoms(numbers=self.numbers, positions=self.positions, cell=self.cell, pbc=self.pbc)
+
+    def digest(self) -> str:
+        """Short digest of elements, positions, cell and periodicity: the same structure or not."""
+        digest = hashlib.sha256()
+        for array in (self.numbers, self.positions, self.cell, self.pbc):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def iterate_conformations(path: Path | str) -> Iterator[Conformation]:
     """Yield the structures of any supported file with their notes; labels are left behind."""
+    # Processes that only compute need no torch, which comes with the readers.
+    from symmd_md.data.reading import iterate_frames, iterate_notes
+
     for frame, notes in zip(iterate_frames(path), iterate_notes(path), strict=True):
-        yield Conformation(frame, {key: text for key, text in notes.items() if key not in LABELS})
+        kept = {key: text for key, text in notes.items() if key not in LABELS}
+        yield Conformation(frame.numbers, frame.positions, frame.cell, frame.pbc, kept)
 
 
 def frame_text(

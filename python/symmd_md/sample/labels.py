@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from symmd_md.data.frame import Frame
 from symmd_md.errors import ConfigurationError
 from symmd_md.sample.frames import Conformation, frame_text, iterate_conformations, whole_frames
 from symmd_md.sample.methods import Method
@@ -48,7 +46,6 @@ class LabelSummary:
 def label_frame(piece: tuple[int, Conformation], method: Method, source: str) -> Labelled:
     """Compute one frame; every frame starts from a new guess, so that its labels depend on nothing else."""
     index, conformation = piece
-    frame = conformation.frame
     atoms = conformation.atoms()
     try:
         atoms.calc = method.calculator()
@@ -63,18 +60,18 @@ def label_frame(piece: tuple[int, Conformation], method: Method, source: str) ->
         **method.provenance(),
         "source": source,
         "source_frame": index,
-        "geometry": geometry_digest(frame),
+        "geometry": conformation.digest(),
     }
-    text = frame_text(frame.numbers, frame.positions, notes, frame.cell, frame.pbc, energy, forces)
+    text = frame_text(
+        conformation.numbers,
+        conformation.positions,
+        notes,
+        conformation.cell,
+        conformation.pbc,
+        energy,
+        forces,
+    )
     return Labelled(index, text)
-
-
-def geometry_digest(frame: Frame) -> str:
-    """Short digest of elements, positions, cell and periodicity: the same structure or not."""
-    digest = hashlib.sha256()
-    for array in (frame.numbers, frame.positions, frame.cell, frame.pbc):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def label(
@@ -84,7 +81,7 @@ def label(
     processes: int = 1,
     done: Callable[[int], None] | None = None,
 ) -> LabelSummary:
-    """Append the frames of ``source`` with energy (eV) and forces (eV/Å) to ``output``, extended XYZ, in order.
+    """Append the frames of ``source`` with energy (eV) and forces (eV/Å) to ``output`` (extended XYZ).
 
     A frame is in ``output`` whole or not at all; after an interruption the same call goes on with those that
     are missing, the failed ones among them. ``done(frames)`` is told how many are over.
@@ -157,7 +154,7 @@ def _missing(source: Path, known: dict[int, str], output: Path) -> Iterator[tupl
         count += 1
         if index not in known:
             yield index, conformation
-        elif known[index] != geometry_digest(conformation.frame):
+        elif known[index] != conformation.digest():
             raise _other_source(output, source)
     if known and max(known) >= count:
         raise _other_source(output, source)

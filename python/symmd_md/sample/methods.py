@@ -13,10 +13,7 @@ from symmd_md.errors import ConfigurationError
 XTB_METHODS = {name.lower(): name for name in ("GFN2-xTB", "GFN1-xTB", "IPEA1-xTB")}
 XTB_ACCURACY = 0.1
 """Tightness of the self-consistency; 1 is tblite's default, whose forces carry noise of 0.3 meV/Å."""
-INSTALL = {
-    "tblite": "pip install 'symmd-md[label]'",
-    "pyscf": "pip install 'symmd-md[label]'",
-}
+INSTALL = "pip install 'symmd-md[label]'"
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,15 @@ class Method:
         """Refuse with the command to install where the method's package is absent."""
         if self.package and importlib.util.find_spec(self.package) is None:
             raise ConfigurationError(
-                f"the method {self.name} needs the package {self.package}, which is not installed; install it "
-                f"with: {INSTALL[self.package]}"
+                f"the method {self.name} needs the package {self.package}, which is not installed; install "
+                f"it with: {INSTALL}"
             )
         if not self.package:
             self._callable()
             if (self.charge, self.multiplicity) != (0, 1):
                 raise ConfigurationError(
-                    f"charge and multiplicity are unknown to a calculator of your own ({self.name}); set them "
-                    "inside the callable and leave them at 0 and 1 here"
+                    f"charge and multiplicity are unknown to a calculator of your own ({self.name}); set "
+                    "them inside the callable and leave them at 0 and 1 here"
                 )
 
     def _callable(self) -> Any:

@@ -40,7 +40,7 @@ def in_order(work: Callable[[Piece], Result], pieces: Iterable[Piece], processes
     except BrokenProcessPool:
         raise SymmdError(
             "a worker process ended without a result (killed, out of memory, or a crash inside the reference "
-            "program); what was finished is kept, call again to go on, with fewer processes if memory was short"
+            "program); what was finished is kept: call again to go on, with fewer processes if memory is low"
         ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

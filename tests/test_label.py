@@ -1,0 +1,274 @@
+"""Labels from reference methods: exact, resumable, whole or absent. Energies in eV, forces in eV/Å."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import molecule
+from ase.calculators.emt import EMT
+
+from symmd_md import cli
+from symmd_md.data import read_frames
+from symmd_md.errors import ConfigurationError
+from symmd_md.sample.frames import Conformation, frame_text, iterate_conformations
+from symmd_md.sample.labels import label, label_frame
+from symmd_md.sample.methods import Method
+
+EMT_METHOD = Method("ase.calculators.emt:EMT")
+FAILING = '''
+import numpy as np
+from ase.calculators.emt import EMT
+from ase.calculators.calculator import CalculationFailed
+
+class Failing(EMT):
+    """EMT that gives up where the first atom is left of the origin, and goes wrong far right of it."""
+
+    def calculate(self, *arguments, **options):
+        super().calculate(*arguments, **options)
+        if self.atoms.positions[0, 0] < 0:
+            raise CalculationFailed("no convergence\\nafter 3 cycles")
+        if self.atoms.positions[0, 0] > 5:
+            self.results["forces"] = np.full((len(self.atoms), 3), np.nan)
+'''
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        importlib.util.find_spec(package) is None,
+        reason=f"{package} is not installed: pip install 'symmd-md[label]'",
+    )
+
+
+def water(seed: int = 0) -> Atoms:
+    atoms = molecule("H2O")
+    atoms.rattle(0.05, seed=seed)
+    return atoms
+
+
+def write_source(path: Path, shifts: list[float]) -> Path:
+    """Water molecules with an old label and notes, the first atom at x = 0.1 + shift."""
+    text = ""
+    for number, shift in enumerate(shifts):
+        atoms = water(number)
+        atoms.positions[:, 0] += 0.1 + shift - atoms.positions[0, 0]
+        notes = {"temperature": 300.0 + number, "comment": f"frame {number}", "dipole": 3.0}
+        text += frame_text(atoms.numbers, atoms.positions, notes, energy=-99.0, forces=np.ones((3, 3)))
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_source(tmp_path / "source.xyz", [0.0] * 7)
+
+
+def labelled_directly(atoms: Atoms, method: Method) -> tuple[str, str | None]:
+    conformation = Conformation(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, {})
+    result = label_frame((0, conformation), method, "here")
+    return result.text, result.failure
+
+
+def energy_and_forces(atoms: Atoms, method: Method) -> tuple[float, np.ndarray]:
+    moved = atoms.copy()
+    moved.calc = method.calculator()
+    return moved.get_potential_energy(), moved.get_forces()
+
+
+def largest_force_error(atoms: Atoms, method: Method, step: float) -> float:
+    """Forces against central differences of the energy, along three random directions."""
+    generator = np.random.default_rng(1)
+    _, forces = energy_and_forces(atoms, method)
+    worst = 0.0
+    for _ in range(3):
+        direction = generator.normal(size=forces.shape)
+        direction /= np.linalg.norm(direction)
+        energies = []
+        for sign in (1, -1):
+            moved = atoms.copy()
+            moved.positions += sign * step * direction
+            energies.append(energy_and_forces(moved, method)[0])
+        slope = -(energies[0] - energies[1]) / (2 * step)
+        worst = max(worst, abs(slope - float((forces * direction).sum())))
+    return worst
+
+
+def test_labels_are_the_calculators_and_notes_are_kept(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labelled.xyz"
+    seen: list[int] = []
+    summary = label(source, output, EMT_METHOD, processes=2, done=seen.append)
+    assert (summary.written, summary.resumed, summary.failures) == (7, 0, [])
+    assert seen == list(range(1, 8))
+    frames = read_frames(output)
+    for number, (frame, conformation) in enumerate(zip(frames, iterate_conformations(output), strict=True)):
+        atoms = Atoms(numbers=frame.numbers, positions=frame.positions, calculator=EMT())
+        assert frame.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
+        assert frame.forces is not None
+        assert np.abs(frame.forces - atoms.get_forces()).max() < 1e-7
+        notes = conformation.notes
+        assert notes["temperature"] == str(300.0 + number)
+        assert notes["comment"] == f"frame {number}"
+        assert notes["method"] == "ase.calculators.emt:EMT"
+        assert notes["program"].startswith("ase ")
+        assert (notes["charge"], notes["multiplicity"]) == ("0", "1")
+        assert (notes["source"], notes["source_frame"]) == ("source.xyz", str(number))
+        assert "dipole" not in notes
+
+
+def test_a_kill_in_the_middle_of_a_frame_costs_that_frame_alone(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labelled.xyz"
+    label(source, output, EMT_METHOD)
+    whole = output.read_bytes()
+    frame = len(whole) // 7
+    for kept, cut in ((3, 3 * frame + frame // 2), (0, frame // 3), (7, len(whole))):
+        output.write_bytes(whole[:cut])
+        summary = label(source, output, EMT_METHOD)
+        assert summary.resumed == pytest.approx(kept, abs=1)
+        assert summary.resumed + summary.written == 7
+        assert output.read_bytes() == whole
+
+
+def test_another_method_or_source_is_refused(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labelled.xyz"
+    label(source, output, EMT_METHOD)
+    before = output.read_bytes()
+    with pytest.raises(ConfigurationError, match="was labelled with method ase"):
+        label(source, output, Method("ase.calculators.lj:LennardJones"))
+    for shifts in ([0.0] * 5, [0.0] * 6 + [1.0]):
+        other = write_source(tmp_path / "other.xyz", shifts)
+        with pytest.raises(ConfigurationError, match=r"does not hold frames of .*other.xyz as it is now"):
+            label(other, output, EMT_METHOD)
+    shorter = write_source(source, [0.0] * 3)
+    with pytest.raises(ConfigurationError, match="does not hold frames of"):
+        label(shorter, output, EMT_METHOD)
+    assert output.read_bytes() == before
+
+
+def test_a_second_process_on_the_same_output_is_refused(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labelled.xyz"
+    with output.open("ab") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(ConfigurationError, match="being written by another process"):
+            label(source, output, EMT_METHOD)
+
+
+def test_failed_frames_are_reported_skipped_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "failing_calculator.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    source = write_source(tmp_path / "source.xyz", [0.0, -3.0, 0.0, 9.0, 0.0])
+    output = tmp_path / "labelled.xyz"
+    arguments = ["label", str(source), "-o", str(output), "--method", "failing_calculator:Failing"]
+    for written, resumed in ((3, ""), (0, ", 3 more from an earlier call")):
+        monkeypatch.setattr(sys, "argv", ["symmd", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 0
+        printed = capsys.readouterr()
+        assert "skipped: frame 1: no convergence after 3 cycles" in printed.err
+        assert "skipped: frame 3: the energy or a force is not finite" in printed.err
+        assert f"{written} frames with failing_calculator:Failing{resumed}, 2 skipped" in printed.out.replace(
+            "\n", " "
+        )
+    frames = [int(conformation.notes["source_frame"]) for conformation in iterate_conformations(output)]
+    assert frames == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("xtb", "the method must be GFN2-xTB, .* found 'xtb'"),
+        ("PBE/", "the method must be"),
+        ("no_such_module:Thing", "cannot be imported .*give module:callable"),
+        ("ase.calculators.emt:Nothing", "cannot be imported"),
+    ],
+)
+def test_an_unknown_method_is_refused(source: Path, tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        label(source, tmp_path / "out.xyz", Method(name))
+    assert not (tmp_path / "out.xyz").exists()
+
+
+@pytest.mark.parametrize(("name", "package"), [("gfn2-xtb", "tblite"), ("PBE/def2-SVP", "pyscf")])
+def test_a_missing_package_is_named_with_the_command(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ConfigurationError, match=rf"needs the package {package}.*pip install 'symmd-md\[label"
+    ):
+        label(source, tmp_path / "out.xyz", Method(name))
+
+
+def test_charges_of_a_calculator_of_ones_own_are_its_own() -> None:
+    with pytest.raises(ConfigurationError, match="unknown to a calculator of your own"):
+        Method(EMT_METHOD.name, charge=1).require()
+    with pytest.raises(ConfigurationError, match="at least 1; found 0"):
+        Method("GFN2-xTB", multiplicity=0)
+
+
+@needs("tblite")
+def test_xtb_labels_are_tblites_and_its_forces_the_derivative(source: Path, tmp_path: Path) -> None:
+    from tblite.ase import TBLite
+
+    output = tmp_path / "labelled.xyz"
+    summary = label(source, output, Method("gfn2-xtb"))
+    assert summary.written == 7
+    frame = read_frames(output)[2]
+    atoms = Atoms(numbers=frame.numbers, positions=frame.positions)
+    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0, accuracy=0.01)
+    assert frame.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    assert frame.forces is not None
+    assert np.abs(frame.forces - atoms.get_forces()).max() < 1e-4
+    assert next(iterate_conformations(output)).notes["method"] == "GFN2-xTB"
+    assert largest_force_error(water(), Method("GFN2-xTB"), 1e-3) < 2e-4
+
+
+@needs("tblite")
+def test_xtb_charge_and_multiplicity_count() -> None:
+    neutral, _ = energy_and_forces(water(), Method("GFN2-xTB"))
+    cation, _ = energy_and_forces(water(), Method("GFN2-xTB", charge=1, multiplicity=2))
+    assert 10.0 < cation - neutral < 25.0  # the ionisation energy of water is 12.6 eV
+
+
+@needs("pyscf")
+def test_hartree_fock_of_hydrogen_is_the_textbooks() -> None:
+    # Szabo and Ostlund, Modern Quantum Chemistry: −1.1167 hartree at 1.4 bohr in STO-3G.
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, 1.4 * units.Bohr]])
+    text, failure = labelled_directly(atoms, Method("HF/STO-3G"))
+    assert failure is None
+    energy = float(text.split("energy=")[1].split()[0])
+    assert energy / units.Hartree == pytest.approx(-1.1167, abs=1e-4)
+    assert 'program="pyscf ' in text
+
+
+@needs("pyscf")
+@pytest.mark.parametrize(
+    ("atoms", "method"),
+    [
+        (water(), Method("PBE/STO-3G")),
+        (Atoms("OH", positions=[[0, 0, 0], [0, 0.1, 1.0]]), Method("B3LYP/STO-3G", multiplicity=2)),
+        (water(), Method("HF/6-31G", charge=1, multiplicity=2)),
+    ],
+)
+def test_forces_of_pyscf_are_the_derivative_of_its_energy(atoms: Atoms, method: Method) -> None:
+    assert largest_force_error(atoms, method, 2e-3) < 1e-3
+
+
+@needs("pyscf")
+def test_a_self_consistency_that_fails_is_no_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyscf.scf.hf
+
+    text, failure = labelled_directly(water(), Method("HF/STO-3G", multiplicity=2))
+    assert text == ""
+    assert failure is not None
+    assert "frame 0: charge 0 and multiplicity 2 do not fit the electrons" in failure
+    monkeypatch.setattr(pyscf.scf.hf.SCF, "max_cycle", 1)
+    text, failure = labelled_directly(water(), Method("HF/STO-3G"))
+    assert (text, failure) == ("", "frame 0: the self-consistency did not converge in 1 cycles")
