@@ -15,7 +15,7 @@ from symmd_md.train import run_config
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (".ci", "benchmarks", "csrc", "docs", "examples", "lammps_plugin", "python", "tests")
-BINARY_SUFFIXES = {".png", ".pyc", ".so"}
+BINARY_SUFFIXES = {".png", ".pt", ".pyc", ".so"}
 
 
 def project_files() -> list[Path]:

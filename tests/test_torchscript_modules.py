@@ -185,6 +185,7 @@ def test_the_engine_reads_the_file_that_torch_reads(tmp_path: Path) -> None:
         path = tmp_path / "model.pt"
         save_model_pt(module, content, path)
         assert path.read_bytes()[:2] == model_pt_bytes(module, content)[:2] == b"PK"
+        assert str(Path(__file__).parents[1]).encode() not in path.read_bytes()
         model = read_model_file(path)
         assert model.header["provenance"] == {"from": "a test"}
         assert torch.equal(model.tensors["embedding"], network.embedding)

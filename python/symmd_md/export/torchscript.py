@@ -19,6 +19,9 @@ from symmd_md.model import SymmdNetwork
 
 MODEL_ENTRY = "symmd.safetensors"
 """Name of the extra file of ``model.pt`` that the engine reads (docs/model_file.md)."""
+DEBUG_RECORD = ".debug_pkl"
+RECORDS_OF_WRITER = {"version", "byteorder", ".data/serialization_id"}
+"""What torch's writer adds by itself."""
 
 
 class ExportedPotential(nn.Module):
@@ -218,6 +221,19 @@ def model_pt_bytes(module: torch.jit.ScriptModule, model: bytes) -> bytes:
     """Content of ``model.pt``: the module, and as its extra file the content of the bare model file."""
     stream = io.BytesIO()
     torch.jit.save(module, stream, _extra_files={MODEL_ENTRY: model})
+    return _without_source_paths(stream.getvalue())
+
+
+def _without_source_paths(archive: bytes) -> bytes:
+    """The archive without the records that tell where on this machine the sources of its code lie."""
+    reader = torch._C.PyTorchFileReader(io.BytesIO(archive))
+    stream = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(stream)
+    for name in reader.get_all_records():
+        if not name.endswith(DEBUG_RECORD) and name not in RECORDS_OF_WRITER:
+            content = reader.get_record(name)
+            writer.write_record(name, content, len(content))
+    writer.write_end_of_file()
     return stream.getvalue()
 
 
