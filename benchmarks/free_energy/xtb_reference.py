@@ -2,13 +2,13 @@
 
 ``python benchmarks/free_energy/xtb_reference.py surface RUN -o FOLDER`` takes trajectory.xyz and HILLS of a
 well-tempered metadynamics on (φ, ψ) (``symmd demo --long -o RUN``), computes frames spread over it with
-GFN2-xTB, and gives every frame the weight exp((V − (E_xTB − E_model)) / kT), V being the bias at the end of the
-run. As the frames come from the model's dynamics this is exact where the model visits what GFN2-xTB would; the
-number of effective frames and the spread of E_xTB − E_model say how well that holds. Frames that are computed
-lie in FOLDER, and an interrupted call is continued by the same call.
+GFN2-xTB, and gives every frame the weight exp((V − (E_xTB − E_model)) / kT), V being the bias at the end of
+the run. As the frames come from the model's dynamics this is exact where the model visits what GFN2-xTB
+would; the number of effective frames and the spread of E_xTB − E_model say how well that holds. Frames that
+are computed lie in FOLDER, and an interrupted call is continued by the same call.
 
-``python benchmarks/free_energy/xtb_reference.py speed`` measures steps per second of dynamics with GFN2-xTB and
-with the model, both through ASE.
+``python benchmarks/free_energy/xtb_reference.py speed`` measures steps per second of dynamics with GFN2-xTB
+and with the model, both through ASE.
 """
 
 from __future__ import annotations
