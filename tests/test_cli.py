@@ -50,6 +50,10 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         ("demo", "-o"),
         ("data convert", "eV"),
         ("data summary", "eV/atom"),
+        ("fes hills", "kJ/mol"),
+        ("fes colvar", "kJ/mol"),
+        ("fes show", "kJ/mol"),
+        ("fes compare", "kJ/mol"),
     ],
 )
 def test_every_command_explains_itself_with_units(

@@ -11,6 +11,7 @@ import typer
 
 from symmd_md import __version__
 from symmd_md.errors import SymmdError
+from symmd_md.free_energy.cli import fes_commands
 
 application = typer.Typer(
     name="symmd",
@@ -21,6 +22,7 @@ application = typer.Typer(
 )
 data_commands = typer.Typer(help="Look at and convert structure files.", no_args_is_help=True)
 application.add_typer(data_commands, name="data")
+application.add_typer(fes_commands, name="fes")
 
 EnergyKey = Annotated[str | None, typer.Option(help="Name of the energy label (eV) in the file.")]
 ForcesKey = Annotated[str | None, typer.Option(help="Name of the force label (eV/Å) in the file.")]

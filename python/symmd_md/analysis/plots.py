@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from symmd_md.analysis.errors import Evaluation, Pairs
-from symmd_md.files import write_atomically
+from symmd_md.figures import panels, save
 
 MOST_POINTS = 20_000
 """Points in one panel; more only make the file larger."""
@@ -32,9 +29,9 @@ def draw_learning_curve(rows: Sequence[dict[str, float]], path: Path) -> None:
     stress = "stress_rmse_meV_per_A3"
     if any(row[f"{part}_{stress}"] > 0 for row in rows for part in ("train", "valid")):
         quantities.append((stress, "stress RMSE (meV/Å³)"))
-    figure, panels = _panels(len(quantities))
+    figure, axes = panels(len(quantities))
     epochs = [row["epoch"] for row in rows]
-    for panel, (column, label) in zip(panels, quantities, strict=True):
+    for panel, (column, label) in zip(axes, quantities, strict=True):
         for part, colour in (("train", "tab:grey"), ("valid", "tab:blue")):
             values = [row[f"{part}_{column}"] for row in rows]
             known = [(x, y) for x, y in zip(epochs, values, strict=True) if y > 0 and not math.isnan(y)]
@@ -56,7 +53,7 @@ def draw_learning_curve(rows: Sequence[dict[str, float]], path: Path) -> None:
         panel.grid(True, which="both", alpha=0.2)
         if panel.get_legend_handles_labels()[0]:
             panel.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_parity(evaluation: Evaluation, path: Path) -> None:
@@ -72,8 +69,8 @@ def draw_parity(evaluation: Evaluation, path: Path) -> None:
         ("stress", "eV/Å³", "meV/Å³", evaluation.stress),
     ]
     quantities = [item for item in quantities if item[3].count]
-    figure, panels = _panels(max(1, len(quantities)))
-    for panel, (name, unit, error_unit, pairs) in zip(panels, quantities, strict=False):
+    figure, axes = panels(max(1, len(quantities)))
+    for panel, (name, unit, error_unit, pairs) in zip(axes, quantities, strict=False):
         if name == "force":
             for element in evaluation.elements():
                 _scatter(panel, evaluation.forces_of(element), element)
@@ -87,22 +84,10 @@ def draw_parity(evaluation: Evaluation, path: Path) -> None:
         panel.set_xlabel(f"{name}, label ({unit})")
         panel.set_ylabel(f"{name}, predicted ({unit})")
         panel.set_title(f"MAE {pairs.mae:.3g}, RMSE {pairs.rmse:.3g} {error_unit}", fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _scatter(panel: Axes, pairs: Pairs, label: str | None) -> None:
     step = max(1, -(-pairs.count // MOST_POINTS))
     shown = np.arange(0, pairs.count, step)
     panel.plot(pairs.label[shown], pairs.prediction[shown], ".", markersize=2, label=label, rasterized=True)
-
-
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(4.2 * count, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(np.atleast_1d(figure.subplots(1, count)))
-
-
-def _save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    write_atomically(path, buffer.getvalue())
