@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 DEMO ?= demo
+TOUR ?= tour
 
 # Pinned: the operators are compiled against this very torch, and an open range would pull the newest one.
 TORCH := torch==2.13.0
@@ -25,7 +26,7 @@ CPP_SOURCES := $(shell find csrc lammps_plugin tests benchmarks -type f \( -name
 	2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-torchforce demo lint format clean
+.PHONY: help setup test test-torchforce demo tour lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -40,8 +41,11 @@ test-torchforce: $(TORCHFORCE_VENV)/stamp-project  ## Set up an environment with
 	$(BIN)/python tests/torchforce/make_models.py build/torchforce/models
 	SYMMD_TORCHFORCE_MODELS=$(CURDIR)/build/torchforce/models $(TORCHFORCE_VENV)/bin/python -m pytest tests/torchforce
 
-demo: setup  ## Set up, then train a small potential on data made on the spot (about a minute)
+demo: setup  ## Set up, then the free energy of alanine dipeptide with the model that ships (three minutes)
 	$(BIN)/symmd demo -o $(DEMO)
+
+tour: setup  ## Set up, then train a small potential on data made on the spot (about a minute)
+	$(BIN)/symmd tour -o $(TOUR)
 
 lint: setup  ## Check style and types of the Python and the style of the C++
 	$(BIN)/ruff check

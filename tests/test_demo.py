@@ -1,73 +1,225 @@
-"""The demonstration: its reference data are right, and a small one runs from data to pictures."""
+"""``symmd demo`` in each engine that is installed: hills, rows and frames, the surface, what it refuses."""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import json
+import math
+import sys
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
-from ase.calculators.emt import EMT
 
-from symmd_md.demo import DemoSize, make_alloy, run_demo, sample_alloy, write_frames
-from symmd_md.errors import ConfigurationError
-from symmd_md.train import read_run_config
+from lammps_cases import reason_to_skip
+from model_cases import make_config, make_network
+from symmd_md import cli
+from symmd_md.demo import LONG, DemoSettings, Result, command, run_demo
+from symmd_md.demo.command import conformer, plumed_kernel
+from symmd_md.demo.settings import COLVAR, HILLS, TRAJECTORY
+from symmd_md.errors import ConfigurationError, SymmdError
+from symmd_md.export.model_file import write_model_file
+from symmd_md.free_energy import bias_at, read_hills, read_surface, read_table
+from symmd_md.free_energy.report import Report
+from symmd_md.model import ModelStatistics
+from symmd_md.molecules import PHI, PSI
 
-SMALL = DemoSize(train_alloys=2, test_alloys=1, frames_per_alloy=4, repeats=1, epochs=2, channels=16)
-
-
-def test_alloy_is_periodic_and_strained(rng: np.random.Generator) -> None:
-    alloy = make_alloy(rng, 2)
-    assert len(alloy) == 32
-    assert alloy.pbc.all()
-    assert {"Cu", "Au"} == set(alloy.symbols)
-    off_diagonal = alloy.cell.array[~np.eye(3, dtype=bool)]
-    assert 0 < np.abs(off_diagonal).max() < 0.5
-
-
-def test_labels_are_those_of_the_structure_beside_them(rng: np.random.Generator, tmp_path: Path) -> None:
-    write_frames(sample_alloy(rng, 1, 3), tmp_path / "frames.xyz")
-    frames = ase.io.read(tmp_path / "frames.xyz", ":")
-    assert len(frames) == 3
-    for frame in frames:
-        again = frame.copy()
-        again.calc = EMT()
-        assert frame.get_potential_energy() == pytest.approx(again.get_potential_energy(), abs=1e-6)
-        np.testing.assert_allclose(frame.get_forces(), again.get_forces(), atol=1e-6)
-        np.testing.assert_allclose(frame.get_stress(), again.get_stress(), atol=1e-6)
+SHORT = DemoSettings(steps=800, stride=20, frame_stride=100, threads=1, most_seconds=None)
 
 
-def test_same_seed_gives_the_same_frames() -> None:
-    one, two = (sample_alloy(np.random.default_rng(3), 1, 2)[-1] for _ in range(2))
-    np.testing.assert_array_equal(one.positions, two.positions)
+@functools.cache
+def openmm_reason() -> str:
+    """Why there is nothing to test with OpenMM; empty when there is."""
+    if importlib.util.find_spec("openmm") is None:
+        return "OpenMM is not installed; pip install 'symmd-md[openmm]' brings it"
+    from symmd_md.openmm.library import load_library
+
+    return load_library()
 
 
-def test_demonstration_runs_from_data_to_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_demo(tmp_path, size=SMALL)
-    for name in ("data/train.xyz", "data/test.xyz", "run/best.ckpt", "run/log.csv", "test/errors.json"):
-        assert (tmp_path / name).stat().st_size > 0
-    for name in ("run/learning_curve.png", "test/parity.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    config = read_run_config(tmp_path / "config.yaml")
-    assert config.model.channels == 16
-    assert config.training.max_epochs == 2
-    printed = capsys.readouterr().out
-    for unit in ("meV/atom", "meV/Å", "meV/Å³"):
-        assert unit in printed
-    assert str(tmp_path / "run" / "learning_curve.png") in printed
+ENGINES = [
+    pytest.param("openmm", marks=pytest.mark.skipif(bool(openmm_reason()), reason=openmm_reason() or "runs")),
+    pytest.param(
+        "lammps", marks=pytest.mark.skipif(bool(reason_to_skip()), reason=reason_to_skip() or "runs")
+    ),
+]
+needs_kernel = pytest.mark.skipif(
+    plumed_kernel() is None,
+    reason="no PLUMED kernel: PLUMED_KERNEL is not set and none is in the environment",
+)
 
 
-def test_second_demonstration_replaces_the_first(tmp_path: Path) -> None:
-    run_demo(tmp_path, size=SMALL)
-    (tmp_path / "run" / "kept.txt").write_text("from the first")
-    run_demo(tmp_path, size=SMALL)
-    assert (tmp_path / "run" / "best.ckpt").exists()
-    assert not (tmp_path / "run" / "kept.txt").exists()
+@pytest.fixture(scope="session")
+def weak_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forces next to nothing: atoms fly freely, so that nothing hides what the bias does."""
+    species = ("H", "C", "N", "O")
+    statistics = ModelStatistics(dict.fromkeys(species, 0.0), energy_scale=1e-6, mean_neighbours=9.0)
+    network = make_network(make_config(species=species, layers=1), statistics=statistics)
+    path = tmp_path_factory.mktemp("model") / "weak.safetensors"
+    write_model_file(network, path, {})
+    return path
 
 
-def test_folder_of_another_run_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigurationError, match="was not made by symmd demo; choose another folder"):
-        run_demo(tmp_path, size=SMALL)
-    assert (tmp_path / "run" / "mine.txt").read_text() == "mine"
+@functools.cache
+def demonstrated(engine: str, folder: Path, model: Path) -> tuple[Result, Report]:
+    """One short run for all tests of an engine."""
+    return run_demo(folder, engine, SHORT, model)
+
+
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture
+def without_plumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in route, also on a machine with a kernel."""
+    monkeypatch.setattr(command, "plumed_kernel", lambda: None)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.usefixtures("without_plumed")
+class TestBuiltInRoute:
+    def test_every_height_is_that_of_well_tempered_metadynamics(
+        self, engine: str, session_folder: Path, weak_model: Path
+    ) -> None:
+        result, _ = demonstrated(engine, session_folder / engine, weak_model)
+        assert (result.engine, result.steps) == (engine, 800)
+        hills = read_hills([session_folder / engine / HILLS])
+        assert hills.names == ("phi", "psi")
+        assert hills.bias_factor == SHORT.bias_factor
+        np.testing.assert_allclose(hills.times, np.arange(1, 41) * 0.02, atol=1e-6)
+        np.testing.assert_allclose(hills.extents, SHORT.width, rtol=1e-6)
+        deposited = hills.heights * hills.bias_scale
+        for count in range(1, len(hills)):
+            bias = float(bias_at(hills.first(count), hills.centres[count : count + 1])[0])
+            expected = SHORT.height * math.exp(-bias / (0.00831446261815324 * SHORT.bias_temperature))
+            # COLVARS takes the bias of a whole bin; the sum here cuts a hill where it is 0.002 of its height.
+            assert deposited[count] == pytest.approx(expected, rel=0.01 if engine == "openmm" else 0.03)
+        assert deposited[0] == pytest.approx(SHORT.height)
+
+    def test_frames_and_rows_are_of_the_same_run(
+        self, engine: str, session_folder: Path, weak_model: Path
+    ) -> None:
+        demonstrated(engine, session_folder / engine, weak_model)
+        frames = ase.io.read(session_folder / engine / TRAJECTORY, ":", format="xyz")
+        rows = read_table(session_folder / engine / COLVAR)
+        assert len(frames) == 9
+        assert frames[0].get_chemical_formula() == "C6H12N2O2"
+        by_time = dict(zip(np.round(rows.column("time"), 6), range(len(rows.lines)), strict=True))
+        for number, frame in enumerate(frames):
+            row = by_time[round(number * 0.1, 6)]
+            for name, atoms in (("phi", PHI), ("psi", PSI)):
+                apart = math.radians(frame.get_dihedral(*atoms)) - rows.column(name)[row]
+                assert math.remainder(apart, 2.0 * math.pi) == pytest.approx(0.0, abs=1e-4)
+
+    def test_surface_is_written_with_its_record(
+        self, engine: str, session_folder: Path, weak_model: Path
+    ) -> None:
+        folder = session_folder / engine
+        _, report = demonstrated(engine, folder, weak_model)
+        surface = read_surface(folder / "surface.dat")
+        np.testing.assert_allclose(surface.energy, report.surface.energy, atol=1e-8)
+        assert (folder / "surface.png").read_bytes().startswith(b"\x89PNG")
+        minima = json.loads((folder / "surface.json").read_text())["minima"]
+        assert minima[0]["name"] == "A"
+        record = json.loads((folder / "demo.json").read_text())
+        assert record["engine"] == engine
+        assert record["steps"] == 800
+        assert record["speed_ns_per_day"] > 0
+        assert record["settings"]["steps"] == 800
+
+    def test_time_that_is_over_ends_the_run(self, engine: str, tmp_path: Path, weak_model: Path) -> None:
+        endless = DemoSettings(steps=10**9, stride=20, frame_stride=10**6, threads=1, most_seconds=1.0)
+        result, _ = run_demo(tmp_path / "demo", engine, endless, weak_model)
+        assert 100 <= result.steps < 10**6
+        assert result.steps % 20 == 0
+
+    def test_second_demo_replaces_the_first(self, engine: str, tmp_path: Path, weak_model: Path) -> None:
+        for steps in (400, 200):
+            settings = DemoSettings(steps=steps, stride=20, frame_stride=100, threads=1, most_seconds=None)
+            run_demo(tmp_path, engine, settings, weak_model)
+        assert len(read_hills([tmp_path / HILLS])) == 10
+        assert len(ase.io.read(tmp_path / TRAJECTORY, ":", format="xyz")) == 3
+
+
+@needs_kernel
+@pytest.mark.parametrize("engine", ENGINES)
+def test_plumed_adds_the_bias_where_it_is(engine: str, tmp_path: Path, weak_model: Path) -> None:
+    result, _ = run_demo(tmp_path, engine, SHORT, weak_model)
+    assert result.route == "PLUMED"
+    hills = read_hills([tmp_path / HILLS])
+    assert len(hills) == 40
+    assert hills.kernel == "stretched-gaussian"
+    assert (tmp_path / "plumed.dat").read_text().startswith("# Written by symmd demo")
+    assert read_table(tmp_path / COLVAR).column("metad.bias").max() > 0.0
+    assert len(ase.io.read(tmp_path / TRAJECTORY, ":", format="xyz")) == 9
+
+
+def test_folder_with_files_of_others_is_left_alone(tmp_path: Path, weak_model: Path) -> None:
+    (tmp_path / HILLS).write_text("mine")
+    engine = "openmm" if not openmm_reason() else "lammps"
+    if engine == "lammps" and reason_to_skip():
+        pytest.skip(reason_to_skip())
+    with pytest.raises(ConfigurationError, match="HILLS exists but was not made by symmd demo"):
+        run_demo(tmp_path, engine, SHORT, weak_model)
+    assert (tmp_path / HILLS).read_text() == "mine"
+
+
+def test_unknown_engine_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["symmd", "demo", "--engine", "gromacs"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "symmd: the engine must be openmm or lammps; found 'gromacs'\n"
+
+
+def test_first_engine_that_is_installed_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = {"_openmm_problem": "OpenMM is not installed", "_lammps_problem": "LAMMPS is not installed"}
+    monkeypatch.setattr(command, "_openmm_problem", lambda: "")
+    assert command.chosen_engine(None) == "openmm"
+    for name, problem in problems.items():
+        monkeypatch.setattr(command, name, lambda problem=problem: problem)
+    with pytest.raises(SymmdError, match=r"OpenMM is not installed. LAMMPS is not installed."):
+        command.chosen_engine(None)
+    with pytest.raises(SymmdError, match="LAMMPS is not installed"):
+        command.chosen_engine("lammps")
+    monkeypatch.setattr(command, "_lammps_problem", lambda: "")
+    assert command.chosen_engine(None) == "lammps"
+
+
+def test_failure_of_lammps_is_one_sentence(tmp_path: Path, weak_model: Path) -> None:
+    if reason_to_skip():
+        pytest.skip(reason_to_skip())
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(weak_model.read_bytes()[:200])
+    with pytest.raises(SymmdError, match=r"LAMMPS ended with code \d+: ERROR.*; see .*log.lammps"):
+        run_demo(tmp_path / "demo", "lammps", SHORT, bad)
+
+
+def test_kernel_is_found_by_its_variable_and_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PLUMED_KERNEL", "here.so")
+    assert plumed_kernel() == "here.so"
+    monkeypatch.delenv("PLUMED_KERNEL")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libplumedKernel.so").touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert plumed_kernel() == str(tmp_path / "lib" / "libplumedKernel.so")
+
+
+def test_conformers_have_their_names() -> None:
+    assert conformer((math.radians(-83), math.radians(73))) == "C7eq"
+    assert conformer((math.radians(70), math.radians(-67))) == "C7ax"
+    assert conformer((math.radians(-155), math.radians(-178))) == "C5"
+    assert conformer((math.radians(0), math.radians(-120))) is None
+
+
+def test_long_demo_has_no_end_by_time() -> None:
+    assert LONG.most_seconds is None
+    assert LONG.steps * LONG.time_step >= 10_000

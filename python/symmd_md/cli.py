@@ -225,11 +225,33 @@ def demo_command(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for everything the demo makes.")
     ] = Path("demo"),
+    engine: Annotated[
+        str | None, typer.Option(help="openmm or lammps; absent: the first of these that is installed.")
+    ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="10 ns, for a converged surface, instead of three minutes.")
+    ] = False,
+) -> None:
+    """Free energy (kJ/mol) of alanine dipeptide by metadynamics with the model that ships; three minutes.
+
+    Writes trajectory.xyz, HILLS and COLVAR, and the surface as table, picture, minima and barriers with
+    errors. PLUMED adds the bias where its kernel is found, else OpenMM or LAMMPS' COLVARS by itself.
+    """
+    from symmd_md.demo import LONG, DemoSettings, run_demo
+
+    run_demo(output, engine, LONG if long else DemoSettings())
+
+
+@application.command("tour")
+def tour_command(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for everything the tour makes.")
+    ] = Path("tour"),
 ) -> None:
     """Make a small data set, train a small model on it, and draw its learning curve; minutes on a laptop."""
-    from symmd_md.demo import run_demo
+    from symmd_md.tour import run_tour
 
-    run_demo(output)
+    run_tour(output)
 
 
 @application.command("models")

