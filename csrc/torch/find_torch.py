@@ -1,7 +1,7 @@
 """Print what the build needs of the torch that is installed: headers, libraries, release, C++ ABI.
 
-CMake's own find_package(Torch) is not used: that of a CUDA build of torch demands a CUDA toolkit, of which the
-operators need nothing.
+CMake's own find_package(Torch) is not used: that of a CUDA build of torch demands a CUDA toolkit, of which
+the operators need nothing.
 """
 
 import sys

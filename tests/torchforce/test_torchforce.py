@@ -97,7 +97,7 @@ def test_a_global_parameter_scales_and_has_its_derivative(
         topology_of(atoms),
         forces=forces,
         precision=precision(portable),
-        scale="part",
+        scaleParameter="part",
     )
     force.addEnergyParameterDerivative("part")
     context = context_of(atoms, system_of(atoms, force))
@@ -191,7 +191,7 @@ print(repr(context.getState(getEnergy=True).getPotentialEnergy()._value))
 def test_systems_can_be_copied_and_written(tmp_path: Path, forces: bool, portable: bool) -> None:
     """The force holds its model: another process, which imports openmm first, needs no model file."""
     atoms = structure(True)
-    force = torch_force(model(portable=portable), topology_of(atoms), forces=forces, scale="part")
+    force = torch_force(model(portable=portable), topology_of(atoms), forces=forces, scaleParameter="part")
     system = system_of(atoms, force)
     context = context_of(atoms, system)
     energy = context.getState(getEnergy=True).getPotentialEnergy()._value

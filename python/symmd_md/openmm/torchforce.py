@@ -36,7 +36,7 @@ def torch_force(
     forces: bool = True,
     precision: str | None = None,
     threads: int = 0,
-    scale: str | None = None,
+    scaleParameter: str | None = None,
     forceGroup: int = 0,
 ) -> TorchForce:
     """A force for all particles of a System: ``system.addForce(torch_force("model.pt", topology))``.
@@ -46,7 +46,7 @@ def torch_force(
     numbers alone have none. ``forces``: the model gives energy and forces at once; with False, TorchForce
     takes forces from the gradient of the energy. ``precision``: "single" and "mixed" (the default) or
     "double"; a portable model has its own. ``threads``: of the engine, 0 for as many as torch uses.
-    ``scale``: name of a global parameter, 1 by default, that multiplies energy and forces.
+    ``scaleParameter``: name of a global parameter, 1 by default, that multiplies energy and forces.
     """
     prepare()
     import torch
@@ -75,8 +75,8 @@ def torch_force(
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setOutputsForces(forces)
     force.setForceGroup(forceGroup)
-    if scale is not None:
-        force.addGlobalParameter(scale, 1.0)
+    if scaleParameter is not None:
+        force.addGlobalParameter(scaleParameter, 1.0)
     return force
 
 
