@@ -73,6 +73,10 @@ def test_files(tmp_path: Path) -> None:
         ModelFileError, match=r"absent\.pt: expected a model file, found nothing; check the path"
     ):
         torch_force(tmp_path / "absent.pt", [1])
+    with pytest.raises(
+        ModelFileError, match="nowhere: expected a model file or the name of a model that ships"
+    ):
+        torch_force("nowhere", [1])
     (tmp_path / "text.pt").write_text("no archive")
     with pytest.raises(
         ModelFileError, match=r"text\.pt: expected the TorchScript archive model\.pt of symmd exp"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from symmd_md import operators
 from symmd_md.errors import ConfigurationError, DataError, EngineError, ModelFileError
+from symmd_md.models import model_path
 
 if TYPE_CHECKING:
     from openmm.app import Topology
@@ -41,12 +42,13 @@ def torch_force(
 ) -> TorchForce:
     """A force for all particles of a System: ``system.addForce(torch_force("model.pt", topology))``.
 
-    ``path``: ``model.pt`` or ``model_portable.pt`` of ``symmd export``. ``topology``: OpenMM's, or the atomic
-    numbers of the particles. ``periodic``: without a word on it, whether the topology has a box; atomic
-    numbers alone have none. ``forces``: the model gives energy and forces at once; with False, TorchForce
-    takes forces from the gradient of the energy. ``precision``: "single" and "mixed" (the default) or
-    "double"; a portable model has its own. ``threads``: of the engine, 0 for as many as torch uses.
-    ``scaleParameter``: name of a global parameter, 1 by default, that multiplies energy and forces.
+    ``path``: ``model.pt`` or ``model_portable.pt`` of ``symmd export``, or the name of a model that ships.
+    ``topology``: OpenMM's, or the atomic numbers of the particles. ``periodic``: without a word on it, whether
+    the topology has a box; atomic numbers alone have none. ``forces``: the model gives energy and forces at
+    once; with False, TorchForce takes forces from the gradient of the energy. ``precision``: "single" and
+    "mixed" (the default) or "double"; a portable model has its own. ``threads``: of the engine, 0 for as many
+    as torch uses. ``scaleParameter``: name of a global parameter, 1 by default, that multiplies energy and
+    forces.
     """
     prepare()
     import torch
@@ -63,13 +65,14 @@ def torch_force(
         raise DataError("expected the topology of a System with particles, found no atom in it")
     if periodic is None:
         periodic = hasattr(topology, "getPeriodicBoxVectors") and topology.getPeriodicBoxVectors() is not None
-    potential = _loaded(Path(path))
+    file = model_path(path)
+    potential = _loaded(file)
     if precision is not None and not hasattr(potential, "use_precision"):
         raise ConfigurationError(
-            f"{path} is a portable model, which computes in the precision of its weights; found precision "
+            f"{file} is a portable model, which computes in the precision of its weights; found precision "
             f"{precision!r}, leave it out"
         )
-    _try_elements(potential, Path(path), numbers)
+    _try_elements(potential, file, numbers)
     module = force_module(potential, numbers, PRECISIONS[precision or "mixed"], threads, periodic, forces)
     force = TorchForce(module)
     force.setUsesPeriodicBoundaryConditions(periodic)
