@@ -43,12 +43,12 @@ def torch_force(
     """A force for all particles of a System: ``system.addForce(torch_force("model.pt", topology))``.
 
     ``path``: ``model.pt`` or ``model_portable.pt`` of ``symmd export``, or the name of a model that ships.
-    ``topology``: OpenMM's, or the atomic numbers of the particles. ``periodic``: without a word on it, whether
-    the topology has a box; atomic numbers alone have none. ``forces``: the model gives energy and forces at
-    once; with False, TorchForce takes forces from the gradient of the energy. ``precision``: "single" and
-    "mixed" (the default) or "double"; a portable model has its own. ``threads``: of the engine, 0 for as many
-    as torch uses. ``scaleParameter``: name of a global parameter, 1 by default, that multiplies energy and
-    forces.
+    ``topology``: OpenMM's, or the atomic numbers of the particles. ``periodic``: without a word on it,
+    whether the topology has a box; atomic numbers alone have none. ``forces``: the model gives energy and
+    forces at once; with False, TorchForce takes forces from the gradient of the energy. ``precision``:
+    "single" and "mixed" (the default) or "double"; a portable model has its own. ``threads``: of the engine,
+    0 for as many as torch uses. ``scaleParameter``: name of a global parameter, 1 by default, that multiplies
+    energy and forces.
     """
     prepare()
     import torch
