@@ -50,8 +50,11 @@ def test_a_name_is_the_file_in_the_package() -> None:
     assert model_path(Path("ala2")) == path
 
 
-def test_an_existing_path_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_file_wins_but_a_folder_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("ala2").mkdir()
+    assert model_path("ala2").name == "ala2.pt"
+    Path("ala2").rmdir()
     Path("ala2").write_bytes(b"mine")
     assert model_path("ala2") == Path("ala2")
 

@@ -44,17 +44,17 @@ def shipped_names() -> list[str]:
 def model_path(name_or_path: str | os.PathLike[str]) -> Path:
     """The file behind a path or the name of a shipped model.
 
-    An existing path wins over a name. Anything else that looks like a path comes back as it is, for the
+    An existing file wins over a name. Anything else that looks like a path comes back as it is, for the
     reader to say what is wrong with it; a bare word that nothing answers to is an error with the names.
     """
     path = Path(name_or_path)
     name = os.fspath(name_or_path)
-    if path.exists():
+    if path.is_file():
         return path
     files = _files()
     if name in files:
         return files[name]
-    if path.suffix or len(path.parts) != 1:
+    if path.exists() or path.suffix or len(path.parts) != 1:
         return path
     raise ModelFileError(
         f"{name}: expected a model file or the name of a model that ships, found neither; {names_sentence()}"
