@@ -31,8 +31,8 @@ def model_table(model: ShippedModel) -> Table:
     table.add_row("labels", model.method)
     table.add_row("cutoff", f"{model.cutoff:g} Å")
     for subset, errors in model.errors.items():
-        values = ", ".join(f"{quantity} {value:g}" for quantity, value in errors.items())
-        table.add_row(f"held out: {subset}", values)
+        squared = [f"{quantity} {value:g}" for quantity, value in errors.items() if "RMSE" in quantity]
+        table.add_row(f"held out: {subset}", ", ".join(squared))
     table.add_row("limits", model.limits)
     table.add_row("size", f"{model.size / 1024:,.0f} kB")
     table.add_row("card", model.card)
