@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import os
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +40,17 @@ class Failing(EMT):
         if self.atoms.positions[0, 0] > 5:
             self.results["forces"] = np.full((len(self.atoms), 3), np.nan)
 '''
+
+
+SLEEPING = """
+import os, pathlib, sys, time
+from ase.calculators.emt import EMT
+
+class Sleeping(EMT):
+    def calculate(self, *arguments, **options):
+        pathlib.Path(os.environ["WORKER_FILE"]).write_text(str(os.getpid()))
+        time.sleep(600)
+"""
 
 
 def needs(package: str) -> pytest.MarkDecorator:
@@ -178,6 +193,34 @@ def test_failed_frames_are_reported_skipped_and_tried_again(
         )
     frames = [int(conformation.notes["source_frame"]) for conformation in iterate_conformations(output)]
     assert frames == [0, 2, 4]
+
+
+def test_workers_end_with_the_process_that_is_killed(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "sleeping_calculator.py").write_text(SLEEPING)
+    worker_file = tmp_path / "worker"
+    arguments = ["label", str(source), "-o", str(tmp_path / "out.xyz"), "--method"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "symmd_md", *arguments, "sleeping_calculator:Sleeping"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "WORKER_FILE": str(worker_file)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: worker_file.exists() and worker_file.read_text() != "")
+        worker = Path("/proc") / worker_file.read_text()
+        assert worker.exists()
+    finally:
+        process.kill()
+        process.wait()
+    wait_until(lambda: not worker.exists() or "(zombie)" in (worker / "status").read_text())
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Wait, for at most two minutes."""
+    for _ in range(1200):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen")
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from ase import Atoms, units
 from ase.build import bulk, molecule
 
+from symmd_md import cli
 from symmd_md.configuration import from_mapping
 from symmd_md.data import read_frames
 from symmd_md.errors import ConfigurationError
@@ -224,6 +227,21 @@ def test_a_run_that_breaks_a_bond_ends_and_is_reported(copper: Path, tmp_path: P
     assert "run 'warm' from structure 0 at 90000 K, after" in summary.failures[0]
     assert "broke or formed" in summary.failures[0]
     assert summary.frames < 40
+
+
+def test_the_command_reads_a_plan_and_says_what_came_of_it(
+    copper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {"name": "both", "temperatures": [300, 90000], "starts": [1], "steps": 100, "every": 50}
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump({"start": str(copper), "method": EMT, "runs": [run]}))
+    monkeypatch.setattr(sys, "argv", ["symmd", "sample", str(plan), "-o", str(tmp_path / "out.xyz")])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    printed = capsys.readouterr()
+    assert "out.xyz: 2 frames of 2 runs" in printed.out.replace("\n", "")
+    assert "ended early: run 'both' from structure 1 at 90000 K" in printed.err.replace("\n", " ")
 
 
 @needs_tblite

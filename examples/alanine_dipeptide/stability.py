@@ -28,12 +28,13 @@ from symmd_md.sample.restraint import bonds, dihedral_angle
 PHI, PSI = (1, 3, 4, 5), (3, 4, 5, 7)
 FRAME_EVERY = 100
 """Steps."""
+# No "zero yes" of fix langevin: it takes the same part of the sum from every atom, and heats light ones.
 INPUT = """\
 units           metal
 atom_style      atomic
 atom_modify     map yes
-boundary        f f f
-region          box block -60 60 -60 60 -60 60
+boundary        s s s
+region          box block -20 20 -20 20 -20 20
 create_box      {kinds} box
 {atoms}
 {masses}
@@ -43,7 +44,8 @@ neighbor        2.0 bin
 timestep        {timestep}
 velocity        all create {temperature} 4711 mom yes rot yes dist gaussian
 fix             1 all nve
-fix             2 all langevin {temperature} {temperature} 0.5 4712 zero yes
+fix             2 all langevin {temperature} {temperature} 0.5 4712
+compute_modify  thermo_temp extra/dof 0
 thermo_style    custom step temp pe
 thermo          {every}
 thermo_modify   norm no format float %.6f
