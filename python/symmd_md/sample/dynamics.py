@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.optimize import FIRE
 
 from symmd_md.configuration import to_mapping
@@ -73,7 +72,8 @@ def run_job(job: Job, structures: list[Atoms], method: Method) -> JobResult:
     try:
         if run.restraints:
             FIRE(atoms, logfile=None, maxstep=0.1).run(fmax=RELAXED_FORCE, steps=RELAXATION_STEPS)
-        MaxwellBoltzmannDistribution(atoms, temperature_K=job.temperature, rng=generator)
+        widths = np.sqrt(atoms.get_masses() * units.kB * job.temperature)
+        atoms.set_momenta(generator.standard_normal((len(atoms), 3)) * widths[:, None])
         dynamics = Langevin(
             atoms,
             run.time_step * units.fs,
