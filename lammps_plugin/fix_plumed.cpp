@@ -69,8 +69,8 @@ FixPlumed::FixPlumed(LAMMPS* lmp, int narg, char** arg) : Fix(lmp, narg, arg), r
 
 FixPlumed::~FixPlumed() {
     if (copymode) return;
-    if (energy_) modify->delete_compute(energy_id_);
-    if (pressure_) modify->delete_compute(pressure_id_);
+    for (const std::string& name : {energy_id_, pressure_id_})
+        if (modify->get_compute_by_id(name)) modify->delete_compute(name);
 }
 
 int FixPlumed::setmask() { return POST_FORCE | PRE_FORCE_RESPA | POST_FORCE_RESPA | MIN_POST_FORCE | END_OF_STEP; }

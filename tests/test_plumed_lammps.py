@@ -350,6 +350,17 @@ def test_refusals(tmp_path: Path) -> None:
         assert expected in refusal(tmp_path, script, 2)
 
 
+def test_input_that_begins_anew(tmp_path: Path) -> None:
+    # "clear" and "unfix" end PLUMED; a compute that the fix needs may be gone by then.
+    one = begin(tmp_path) + fix() + "run 0\n"
+    script = one + "unfix bias\n" + fix() + "run 0\nclear\n" + one + "uncompute bias_pressure\nrun 0\n"
+    finished = run(tmp_path, script, check=False)
+    assert "needs its computes bias_potential_energy and bias_pressure, found one deleted" in finished.output
+    record = Record(tmp_path / "record")
+    assert [line.split()[0] for line in record.lines].count("init") == 3
+    assert record.lines.count("finalize") >= 2
+
+
 def test_number_of_atoms_must_stay(tmp_path: Path) -> None:
     script = begin(tmp_path) + fix() + "run 0\ngroup last id 40\ndelete_atoms group last\nrun 0\n"
     finished = run(tmp_path, script, check=False)
