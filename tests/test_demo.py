@@ -17,8 +17,9 @@ from lammps_cases import reason_to_skip
 from model_cases import make_config, make_network
 from symmd_md import cli
 from symmd_md.demo import LONG, DemoSettings, Result, command, run_demo
-from symmd_md.demo.command import conformer, plumed_kernel
+from symmd_md.demo.command import conformer
 from symmd_md.demo.settings import COLVAR, HILLS, TRAJECTORY
+from symmd_md.engines.plumed import plumed_kernel
 from symmd_md.errors import ConfigurationError, SymmdError
 from symmd_md.export.model_file import write_model_file
 from symmd_md.free_energy import bias_at, read_hills, read_surface, read_table
@@ -201,16 +202,9 @@ def test_failure_of_lammps_is_one_sentence(tmp_path: Path, weak_model: Path) -> 
         run_demo(tmp_path / "demo", "lammps", SHORT, bad)
 
 
-def test_kernel_is_found_by_its_variable_and_in_the_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PLUMED_KERNEL", "here.so")
-    assert plumed_kernel() == "here.so"
-    monkeypatch.delenv("PLUMED_KERNEL")
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "libplumedKernel.so").touch()
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    assert plumed_kernel() == str(tmp_path / "lib" / "libplumedKernel.so")
+def test_threads_are_one_or_those_that_were_offered(weak_model: Path) -> None:
+    assert command.useful_threads(weak_model, 1) == 1
+    assert command.useful_threads(weak_model, 2) in (1, 2)
 
 
 def test_conformers_have_their_names() -> None:

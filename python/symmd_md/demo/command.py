@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib.util
 import math
 import os
-import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +22,7 @@ from symmd_md.demo.settings import (
     DemoSettings,
     Result,
 )
+from symmd_md.engines.plumed import plumed_kernel
 from symmd_md.errors import ConfigurationError, SymmdError
 from symmd_md.free_energy.command import hills_blocks
 from symmd_md.free_energy.grid import thermal_energy
@@ -38,6 +37,7 @@ from symmd_md.free_energy.report import (
     write_json,
     write_report,
 )
+from symmd_md.molecules import ALANINE_DIPEPTIDE_SYMBOLS, alanine_dipeptide_positions
 
 MODEL = "ala2"
 RECORD = "demo.json"
@@ -47,9 +47,11 @@ BLOCKS, SKIPPED = 5, 0.2
 ENGINES = ("openmm", "lammps")
 CONFORMERS = {"C7eq": (-80.0, 75.0), "C5": (-155.0, 160.0), "C7ax": (70.0, -60.0), "αL": (60.0, 40.0)}
 """Where the literature has minima of the molecule in vacuum (degrees)."""
+ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8}
+TRIALS = 100
+"""Steps that tell how many threads are worth while."""
 NEAR = 40.0
 """Degrees within which a minimum has a conformer's name."""
-KERNEL = "libplumedKernel.so"
 
 
 def run_demo(
@@ -68,8 +70,7 @@ def run_demo(
     _start_afresh(output)
     output.mkdir(parents=True, exist_ok=True)
     write_json({"made by": "symmd demo"}, output / RECORD)
-    threads = min(settings.threads, _cores())
-    settings = DemoSettings(**{**asdict(settings), "threads": threads})
+    settings = replace(settings, threads=useful_threads(model, settings.threads))
     print(
         f"alanine dipeptide in vacuum at {settings.temperature:g} K, metadynamics of φ and ψ, "
         f"at most {settings.steps * settings.time_step:g} ps"
@@ -173,21 +174,24 @@ def shipped_model() -> Path:
     return model_path(MODEL)
 
 
-def plumed_kernel() -> str | None:
-    """Where PLUMED's kernel is: PLUMED_KERNEL, the environment's folder lib, or where the loader looks."""
-    named = os.environ.get("PLUMED_KERNEL")
-    if named:
-        return named
-    folders = [sys.prefix, os.environ.get("CONDA_PREFIX"), os.environ.get("VIRTUAL_ENV")]
-    for folder in folders:
-        if folder and (path := Path(folder) / "lib" / KERNEL).is_file():
-            return str(path)
-    return ctypes.util.find_library("plumedKernel")
+def useful_threads(model: Path, most: int) -> int:
+    """``most`` threads or one, whichever is faster now: waiting for a busy core costs more than it gives.
 
+    Refuses a model that does not know the molecule's elements.
+    """
+    from symmd_md._engine import Engine
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    positions = alanine_dipeptide_positions()
+    times = {}
+    for threads in sorted({1, min(most, cores)}):
+        engine = Engine(model, threads=threads)
+        species = engine.species_of([ATOMIC_NUMBERS[symbol] for symbol in ALANINE_DIPEPTIDE_SYMBOLS])
+        started = time.perf_counter()
+        for _ in range(TRIALS):
+            engine.compute(species, positions)
+        times[threads] = time.perf_counter() - started
+    return min(times, key=lambda threads: times[threads])
 
 
 def _start_afresh(output: Path) -> None:

@@ -18,6 +18,7 @@ from symmd_md.demo.settings import (
     NAMES,
     PERIOD,
     PLUMED_INPUT,
+    PLUMED_LOG,
     TRAJECTORY,
     DemoSettings,
     Result,
@@ -37,17 +38,18 @@ MOST_STEPS_AT_ONCE = 1000
 
 def run_openmm(model: Path, folder: Path, settings: DemoSettings, kernel: str | None) -> Result:
     """Simulate in ``folder``; ``kernel``: PLUMED's, None for app.Metadynamics."""
-    topology = _topology()
+    topology = molecule_topology()
     system = openmm.System()
     for atom in topology.atoms():
         system.addParticle(atom.element.mass)
     system.addForce(SymmdForce(model, topology, precision="single", threads=settings.threads))
     system.addForce(openmm.CMMotionRemover(100))
-    positions = _relaxed(system, topology, settings)
+    positions = relaxed(system, topology, settings)
 
     metadynamics: app.Metadynamics | None = None
+    plumed: Any = None
     if kernel is None:
-        route, metadynamics = "OpenMM's app.Metadynamics", _metadynamics(system, settings)
+        route, metadynamics = "OpenMM's app.Metadynamics", metadynamics_of(system, settings)
     else:
         from symmd_md.openmm import PlumedForce
 
@@ -56,8 +58,9 @@ def run_openmm(model: Path, folder: Path, settings: DemoSettings, kernel: str | 
         (folder / PLUMED_INPUT).write_text(script, encoding="utf-8")
         for name in (HILLS, COLVAR):
             script = script.replace(f"FILE={name}", f"FILE={folder / name}")
-        system.addForce(PlumedForce(script, kernel=kernel, temperature=settings.temperature))
-    simulation = _simulation(system, topology, settings, settings.temperature, settings.friction)
+        plumed = PlumedForce(script, kernel, settings.temperature, log=folder / PLUMED_LOG)
+        system.addForce(plumed)
+    simulation = simulation_of(system, topology, settings, settings.temperature, settings.friction)
     simulation.context.setPositions(positions)
     simulation.context.setVelocitiesToTemperature(settings.temperature, settings.seed)
     with ExitStack() as files:
@@ -86,10 +89,12 @@ def run_openmm(model: Path, folder: Path, settings: DemoSettings, kernel: str | 
                 metadynamics.step(simulation, count)
             progress.update(simulation.currentStep)
         seconds = progress.seconds
+    if plumed is not None:
+        plumed.close()  # what it has not written yet goes into its files
     return Result("openmm", route, simulation.currentStep, seconds, settings)
 
 
-def _topology() -> app.Topology:
+def molecule_topology() -> app.Topology:
     topology = app.Topology()
     residue = topology.addResidue("ALA", topology.addChain())
     for index, symbol in enumerate(ALANINE_DIPEPTIDE_SYMBOLS, 1):
@@ -97,7 +102,7 @@ def _topology() -> app.Topology:
     return topology
 
 
-def _simulation(
+def simulation_of(
     system: openmm.System,
     topology: app.Topology,
     settings: DemoSettings,
@@ -114,19 +119,19 @@ def _simulation(
     return app.Simulation(topology, system, integrator, openmm.Platform.getPlatform("Reference"))
 
 
-def _relaxed(system: openmm.System, topology: app.Topology, settings: DemoSettings) -> Any:
+def relaxed(system: openmm.System, topology: app.Topology, settings: DemoSettings) -> Any:
     """The minimum C7eq, before there is a bias.
 
     By damped motion: the line search of a minimiser may leap to where no atom has a neighbour, which no model
     has learned.
     """
-    simulation = _simulation(system, topology, settings, 0.0, RELAXATION_FRICTION)
+    simulation = simulation_of(system, topology, settings, 0.0, RELAXATION_FRICTION)
     simulation.context.setPositions(0.1 * alanine_dipeptide_positions())
     simulation.step(RELAXATION_STEPS)
     return simulation.context.getState(positions=True).getPositions(asNumpy=True)
 
 
-def _metadynamics(system: openmm.System, settings: DemoSettings) -> app.Metadynamics:
+def metadynamics_of(system: openmm.System, settings: DemoSettings) -> app.Metadynamics:
     variables = []
     for atoms in (PHI, PSI):
         dihedral = openmm.CustomTorsionForce("theta")

@@ -68,8 +68,8 @@ class Report:
             table.add_row(
                 minimum.name,
                 *_values(self.surface.axes, minimum.point),
-                _with_error(minimum.energy, self.error_of(minimum)),
-                _with_error(
+                with_error(minimum.energy, self.error_of(minimum)),
+                with_error(
                     self.landscape.basin_energy(minimum, self.temperature), self.basin_error_of(minimum)
                 ),
             )
@@ -87,9 +87,9 @@ class Report:
             table.add_row(
                 f"{barrier.first.name}–{barrier.second.name}",
                 *_values(self.surface.axes, barrier.point),
-                _with_error(barrier.energy, self.error_of(barrier)),
+                with_error(barrier.energy, self.error_of(barrier)),
                 *(
-                    _with_error(barrier.energy - side.energy, self.error_of(barrier, side))
+                    with_error(barrier.energy - side.energy, self.error_of(barrier, side))
                     for side in (barrier.first, barrier.second)
                 ),
             )
@@ -257,7 +257,8 @@ def _shown(axis: Axis, value: float) -> str:
     return f"{value:.4g}"
 
 
-def _with_error(value: float, error: float) -> str:
+def with_error(value: float, error: float) -> str:
+    """``1.23 ± 0.45``; without an error where it is exact, ``?`` where nothing is known of it."""
     if error == 0.0:
         return f"{value:.2f}"
     return f"{value:.2f} ± {error:.2f}" if math.isfinite(error) else f"{value:.2f} ± ?"
