@@ -20,7 +20,7 @@ from symmd_md.demo import LONG, DemoSettings, Result, command, run_demo
 from symmd_md.demo.command import conformer
 from symmd_md.demo.settings import COLVAR, HILLS, TRAJECTORY
 from symmd_md.engines.plumed import plumed_kernel
-from symmd_md.errors import ConfigurationError, SymmdError
+from symmd_md.errors import ConfigurationError, ModelFileError, SymmdError
 from symmd_md.export.model_file import write_model_file
 from symmd_md.free_energy import bias_at, read_hills, read_surface, read_table
 from symmd_md.free_energy.report import Report
@@ -193,13 +193,24 @@ def test_first_engine_that_is_installed_is_taken(monkeypatch: pytest.MonkeyPatch
     assert command.chosen_engine(None) == "lammps"
 
 
-def test_failure_of_lammps_is_one_sentence(tmp_path: Path, weak_model: Path) -> None:
+def test_failure_of_lammps_is_one_sentence(
+    tmp_path: Path, weak_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if reason_to_skip():
         pytest.skip(reason_to_skip())
+    monkeypatch.setattr(command, "plumed_kernel", lambda: str(weak_model))
+    with pytest.raises(SymmdError, match=r"LAMMPS ended with code \d+: ERROR.*; see .*log.lammps"):
+        run_demo(tmp_path / "demo", "lammps", SHORT, weak_model)
+
+
+def test_damaged_model_is_refused_before_anything_runs(tmp_path: Path, weak_model: Path) -> None:
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(weak_model.read_bytes()[:200])
-    with pytest.raises(SymmdError, match=r"LAMMPS ended with code \d+: ERROR.*; see .*log.lammps"):
-        run_demo(tmp_path / "demo", "lammps", SHORT, bad)
+    engine = "openmm" if not openmm_reason() else "lammps"
+    if engine == "lammps" and reason_to_skip():
+        pytest.skip(reason_to_skip())
+    with pytest.raises(ModelFileError, match="it is cut short"):
+        run_demo(tmp_path / "demo", engine, SHORT, bad)
 
 
 def test_threads_are_one_or_those_that_were_offered(weak_model: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from free_energy_cases import (
     torus,
     torus_gradient,
 )
+from symmd_md.engines.plumed import plumed_kernel
 from symmd_md.errors import ConfigurationError, DataError
 from symmd_md.free_energy import Axis, Hills, Surface, bias_at, compare, read_hills, sum_hills, write_hills
 from symmd_md.free_energy.hills import PLAIN, STRETCHED
@@ -291,18 +292,34 @@ def test_metadynamics_on_a_torus_gives_the_torus() -> None:
     assert compare(exact, one, 20.0).rms < 1.5
 
 
+RUN_OF_KERNEL = """
+import ctypes, sys
+kernel = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
+kernel.plumed_plumedmain_create.restype = ctypes.c_void_p
+command = kernel.plumed_plumedmain_cmd
+command.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+plumed = kernel.plumed_plumedmain_create()
+words = [b"plumed", *map(str.encode, sys.argv[2:])]
+code = ctypes.c_int(0)
+command(plumed, b"CLTool setArgc", ctypes.byref(ctypes.c_int(len(words))))
+command(plumed, b"CLTool setArgv", (ctypes.c_char_p * (len(words) + 1))(*words, None))
+command(plumed, b"CLTool run", ctypes.byref(code))
+sys.exit(code.value)
+"""
+"""What PLUMED's program does, in which the kernel has all of its tools."""
+
+
 def _plumed() -> list[str] | None:
-    """PLUMED's program: on the path, or beside the kernel that PLUMED_KERNEL names."""
+    """How to call PLUMED's program: the one on the path, or the kernel itself."""
     program = shutil.which("plumed")
-    kernel = os.environ.get("PLUMED_KERNEL")
-    if program is None and kernel:
-        beside = Path(kernel).resolve().parent.parent / "bin" / "plumed"
-        program = str(beside) if beside.is_file() else None
-    return None if program is None else [program, "--no-mpi"]
+    if program is not None:
+        return [program, "--no-mpi"]
+    kernel = plumed_kernel()
+    return None if kernel is None else [sys.executable, "-c", RUN_OF_KERNEL, kernel, "--no-mpi"]
 
 
 needs_plumed = pytest.mark.skipif(
-    _plumed() is None, reason="no program plumed on the path or beside PLUMED_KERNEL to compare with"
+    _plumed() is None, reason="neither a program plumed on the path nor a PLUMED kernel to compare with"
 )
 
 

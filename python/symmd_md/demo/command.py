@@ -27,6 +27,7 @@ from symmd_md.errors import ConfigurationError, SymmdError
 from symmd_md.free_energy.command import hills_blocks
 from symmd_md.free_energy.grid import thermal_energy
 from symmd_md.free_energy.hills import read_hills, sum_hills
+from symmd_md.free_energy.landscape import find_landscape
 from symmd_md.free_energy.report import (
     NUMBERS,
     PATH,
@@ -47,8 +48,9 @@ BLOCKS, SKIPPED = 5, 0.2
 ENGINES = ("openmm", "lammps")
 CONFORMERS = {"C7eq": (-80.0, 75.0), "C5": (-155.0, 160.0), "C7ax": (70.0, -60.0), "αL": (60.0, 40.0)}
 """Where the literature has minima of the molecule in vacuum (degrees)."""
+FAR_CONFORMER = "C7ax"
 ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8}
-TRIALS = 100
+TRIALS = 50
 """Steps that tell how many threads are worth while."""
 NEAR = 40.0
 """Degrees within which a minimum has a conformer's name."""
@@ -104,9 +106,13 @@ def analyse(output: Path, result: Result) -> Report:
     surface = sum_hills(hills, hills.automatic_axes([GRID, GRID]))
     blocks = hills_blocks(hills, surface, settings.temperature, BLOCKS, SKIPPED)
     source = {"hills_summed": len(hills), "blocks": BLOCKS, "skipped_fraction": SKIPPED}
-    report = make_report(
-        surface, settings.temperature, thermal_energy(settings.temperature), blocks, source=source
-    )
+    depth = thermal_energy(settings.temperature)
+    # The path worth seeing is the one over the barrier that unbiased dynamics does not cross.
+    crossing = [
+        m.name for m in find_landscape(surface, depth).minima[1:] if conformer(m.point) == FAR_CONFORMER
+    ]
+    ends = ("A", crossing[0]) if crossing else None
+    report = make_report(surface, settings.temperature, depth, blocks, ends, source)
     console = Console()
     console.print(report.minima_table())
     if report.landscape.barriers:
