@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -138,11 +139,14 @@ class TestBuiltInRoute:
         assert 100 <= result.steps < 10**6
         assert result.steps % 20 == 0
 
-    def test_second_demo_replaces_the_first(self, engine: str, tmp_path: Path, weak_model: Path) -> None:
-        for steps in (400, 200):
+    def test_second_demo_replaces_the_first(
+        self, engine: str, tmp_path: Path, weak_model: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for steps in (4000, 200):
             settings = DemoSettings(steps=steps, stride=20, frame_stride=100, threads=1, most_seconds=None)
             run_demo(tmp_path, engine, settings, weak_model)
         assert len(read_hills([tmp_path / HILLS])) == 10
+        assert re.search(r": 4 of 4 ps, [1-9]\d* ns/day\n", capsys.readouterr().out)
         assert len(ase.io.read(tmp_path / TRAJECTORY, ":", format="xyz")) == 3
 
 

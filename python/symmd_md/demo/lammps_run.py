@@ -82,7 +82,7 @@ def run_lammps(model: Path, folder: Path, settings: DemoSettings, kernel: str | 
         for line in process.stdout:
             last.append(line.rstrip())
             words = line.split()
-            if len(words) == 3 and words[0] == "progress" and words[1].isdigit():
+            if len(words) == 4 and words[0] == "progress" and words[1].isdigit():
                 steps = int(words[1])
                 progress.update(steps)
             elif line.startswith("Loop time of"):
@@ -154,7 +154,7 @@ fix             thermostat all langevin {s.temperature:g} {s.temperature:g} {dam
 
 thermo          {s.stride * 5}
 thermo_style    custom step temp pe
-thermo_modify   line one format line "progress %d %g"
+thermo_modify   line one format line "progress %ld %g %g" flush yes
 dump            trajectory all xyz {s.frame_stride} {TRAJECTORY}
 dump_modify     trajectory element {elements} sort id format line "%s %.6f %.6f %.6f"
 {limit}run             {s.steps}

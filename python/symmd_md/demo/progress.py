@@ -71,10 +71,12 @@ class SimulationProgress:
 
     def _text(self) -> str:
         picoseconds = self.done * self.time_step
+        if self.done == 0:
+            return "begins"
         speed = picoseconds * 1e-3 / max(self.seconds, 1e-9) * 86400.0
         fraction = min(1.0, self._fraction())
         text = f"{picoseconds:.0f} of {self.steps * self.time_step:.0f} ps, {speed:.0f} ns/day"
-        if 0.0 < fraction < 1.0:
+        if fraction < 1.0:
             text += f", {duration(self.seconds / fraction * (1.0 - fraction))} left"
         return text
 
