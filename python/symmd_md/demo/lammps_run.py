@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,8 @@ PREFIX, BIAS = "colvars", "metad"
 COLVARS_WIDTH = 2.0
 """Degrees: COLVARS takes the bias of a whole bin, so that its bins are narrower than a grid with splines."""
 MASSES = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999}
+PROGRESS = re.compile(r"progress=(\d+)")
+"""First word of the lines that the input makes LAMMPS print; a blank would begin the next column."""
 LINES_KEPT = 30
 """Last lines of LAMMPS that an error is looked for in."""
 
@@ -82,8 +85,8 @@ def run_lammps(model: Path, folder: Path, settings: DemoSettings, kernel: str | 
         for line in process.stdout:
             last.append(line.rstrip())
             words = line.split()
-            if len(words) == 4 and words[0] == "progress" and words[1].isdigit():
-                steps = int(words[1])
+            if words and (found := PROGRESS.fullmatch(words[0])):
+                steps = int(found.group(1))
                 progress.update(steps)
             elif line.startswith("Loop time of"):
                 # The run has ended, with all of its steps or because its time was over.
@@ -154,7 +157,7 @@ fix             thermostat all langevin {s.temperature:g} {s.temperature:g} {dam
 
 thermo          {s.stride * 5}
 thermo_style    custom step temp pe
-thermo_modify   line one format line "progress %ld %g %g" flush yes
+thermo_modify   line one format line "progress=%ld %g %g" flush yes
 dump            trajectory all xyz {s.frame_stride} {TRAJECTORY}
 dump_modify     trajectory element {elements} sort id format line "%s %.6f %.6f %.6f"
 {limit}run             {s.steps}
