@@ -30,8 +30,9 @@ class PlumedForce(openmm.Force):
     actions that need kT, K unless it has a unit. ``log``: file for PLUMED's log. ``restart``: go on with the
     files of an earlier process, as RESTART in the script does.
 
-    The calculation begins with the first Context and belongs to this object: a Context that is made again, and
-    any later one of the same System, goes on with its hills. ``copy.deepcopy(system)`` has one of its own.
+    The calculation begins with the first Context and belongs to this object: a Context that is made again,
+    and any later one of the same System, goes on with its hills. ``copy.deepcopy(system)`` has one of its
+    own.
     """
 
     def __init__(
@@ -110,6 +111,6 @@ def _text(script: str | os.PathLike[str]) -> str:
         return Path(script).read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(
-            f"expected lines of PLUMED's input or a file with them, found {os.fspath(script)!r}, which cannot "
-            f"be read: {error.strerror}"
+            f"expected lines of PLUMED's input or a file with them, found {os.fspath(script)!r}, which "
+            f"cannot be read: {error.strerror}"
         ) from None
