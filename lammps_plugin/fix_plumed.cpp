@@ -125,6 +125,8 @@ void FixPlumed::speak(const std::function<void()>& talk) {
     int length = int(problem.size());
     MPI_Bcast(&length, 1, MPI_INT, 0, world);
     if (length == 0) return;
+    session_.reset();
+    started_ = false;
     problem.resize(length);
     MPI_Bcast(&problem[0], length, MPI_CHAR, 0, world);
     error->all(FLERR, "fix symmd/plumed: {}", problem);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import functools
 import re
 import shutil
@@ -21,6 +22,15 @@ COMPILER = shutil.which("c++") or shutil.which("g++")
 KERNEL = plumed_kernel()
 ELECTRONVOLT = 96.48533212331
 """kJ/mol in an eV."""
+
+
+def without_kernel(patch: pytest.MonkeyPatch) -> None:
+    """Hide the kernel that variables name; skip the test where the environment itself has one."""
+    for name in ("PLUMED_KERNEL", "CONDA_PREFIX", "VIRTUAL_ENV", "LD_LIBRARY_PATH"):
+        patch.delenv(name, raising=False)
+    if plumed_kernel() or ctypes.util.find_library("plumedKernel"):
+        pytest.skip("the environment has a PLUMED kernel")
+
 
 needs_compiler = pytest.mark.skipif(
     COMPILER is None, reason="there is no C++ compiler to build the recording kernel with"

@@ -28,13 +28,13 @@ from lammps_cases import (
 )
 from plumed_cases import (
     ELECTRONVOLT,
-    KERNEL,
     Record,
     harmonic,
     mpi_headers,
     needs_compiler,
     program,
     recorder,
+    without_kernel,
 )
 from symmd_md.engines.plumed import LIBRARY
 
@@ -305,9 +305,9 @@ def test_kernel_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert f"kernel {tmp_path / 'lib' / LIBRARY}" in run(tmp_path, script).output
 
 
-@pytest.mark.skipif(KERNEL is not None, reason="there is a PLUMED kernel")
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_no_kernel(tmp_path: Path, ranks: int) -> None:
+def test_no_kernel(tmp_path: Path, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_kernel(monkeypatch)
     script = begin(tmp_path) + "fix bias all symmd/plumed plumedfile plumed.dat\nrun 0\n"
     message = refusal(tmp_path, script, ranks)
     assert re.search(r"libplumedKernel.so, which pip does not bring.*conda install.*PLUMED_KERNEL", message)

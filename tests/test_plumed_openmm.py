@@ -27,7 +27,7 @@ from openmm_cases import (
     unit,
     write_model,
 )
-from plumed_cases import ELECTRONVOLT, KERNEL, Record, harmonic, needs_compiler, recorder
+from plumed_cases import ELECTRONVOLT, Record, harmonic, needs_compiler, recorder, without_kernel
 from symmd_md.errors import DataError
 from symmd_md.openmm import PlumedForce
 
@@ -315,8 +315,8 @@ def test_kernel_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Record(Path("record")).calculations() == [0]
 
 
-@pytest.mark.skipif(KERNEL is not None, reason="there is a PLUMED kernel")
-def test_no_kernel() -> None:
+def test_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_kernel(monkeypatch)
     with pytest.raises(openmm.OpenMMException, match=r"libplumedKernel.so, which pip does not bring.*conda"):
         context_of(argon(bias(kernel=None)), places())
 

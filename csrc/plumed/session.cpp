@@ -22,6 +22,7 @@ std::string sentence(const std::string& message) {
         if (begin == std::string::npos) continue;
         line = line.substr(begin, line.find_last_not_of(" \t\r") + 1 - begin);
         if (line == "PLUMED error" || line.rfind("at ", 0) == 0 || line.rfind("assertion failed", 0) == 0) continue;
+        if (line[0] == '(' && line.find(':') < line.find(')')) continue;  // (file:line) function
         if (line.rfind("message follows", 0) == 0 || line.find_first_not_of('#') == std::string::npos) continue;
         found += (found.empty() ? "" : " ") + line;
     }
