@@ -188,12 +188,19 @@ class Finished:
         return self.tables[-1]
 
 
-def run(folder: Path, script: str, ranks: int = 1, threads: int = 1, check: bool = True) -> Finished:
+def run(
+    folder: Path,
+    script: str,
+    ranks: int = 1,
+    threads: int = 1,
+    check: bool = True,
+    options: tuple[str, ...] = (),
+) -> Finished:
     """Run ``script`` in ``folder`` with the installed programs."""
     (folder / "in.lammps").write_text(script)
     lmp, mpirun = _program("lmp"), _program("mpirun")
     assert lmp is not None
-    command = [lmp, "-in", "in.lammps", "-log", "none", "-nocite"]
+    command = [lmp, "-in", "in.lammps", "-log", "none", "-nocite", *options]
     if ranks > 1:
         assert mpirun is not None
         command = [mpirun, "-np", str(ranks), *command]

@@ -157,6 +157,24 @@ def test_kernel_that_passes_messages(tmp_path: Path, ranks: int) -> None:
         assert record.updates == list(range(5))
 
 
+@pytest.mark.skipif(mpi_headers() is None, reason="there is no MPI to build a recording kernel with")
+def test_partitions_are_replicas(tmp_path: Path) -> None:
+    script = begin(tmp_path) + fix(recorder(with_mpi=True)) + dynamics("run 2")
+    run(tmp_path, script, ranks=4, options=("-partition", "2x2", "-plog", "none"))
+    for replica in range(2):
+        record = Record(tmp_path / f"record.{replica}")
+        # Two ranks of each of two replicas; only the first ranks know those of the other replicas.
+        assert [line for line in record.lines if line.startswith("init")] == [
+            "init 0 Intracomm 2 Intercomm 2 "
+        ]
+        assert record.updates == [0, 1, 2]
+        assert (tmp_path / f"record.{replica}.1").exists()
+    separate = ("-partition", "2x1", "-plog", "none")
+    run(tmp_path, begin(tmp_path) + fix() + "run 0\n", ranks=2, options=separate, check=False)
+    reason = "needs a PLUMED with LAMMPS' MPI when LAMMPS runs several partitions"
+    assert reason in (tmp_path / "screen.0").read_text()
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_energy_as_a_collective_variable(tmp_path: Path, ranks: int) -> None:
     atoms, scale = liquid(), 0.1

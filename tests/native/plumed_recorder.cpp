@@ -52,6 +52,15 @@ class Recorder {
     void command(const std::string& name, const Value& value) {
         if (name == failing_) throw std::runtime_error("the test wants " + name + " to fail");
         if (name == "setMPIComm") return set_communicator(value);
+#ifdef RECORDER_MPI
+        if (name == "GREX setMPIIntracomm" || name == "GREX setMPIIntercomm") {
+            int ranks = 0;
+            MPI_Comm_size(*static_cast<const MPI_Comm*>(value.pointer), &ranks);
+            replicas_ += name.substr(11) + " " + std::to_string(ranks) + " ";
+            return;
+        }
+        if (name == "GREX init") return;
+#endif
         if (name == "setLogFile") return begin_record(static_cast<const char*>(value.pointer));
         if (name == "setMDEnergyUnits") return number(name, energy_ = get<double>(value, real));
         if (name == "setMDLengthUnits") return number(name, length_ = get<double>(value, real));
@@ -144,7 +153,7 @@ class Recorder {
             if (--atom < 0 || atom >= natoms_) throw std::runtime_error("there is no such atom");
         kappa_ = number_of("KAPPA", 0);
         if (keys_.count("FAIL")) failing_ = keys_["FAIL"];
-        line("init " + std::to_string(rank_));
+        line("init " + std::to_string(rank_) + " " + replicas_);
     }
 
     // Position (nm), mass and charge of both atoms on every rank.
@@ -221,7 +230,7 @@ class Recorder {
     const int* indices_ = nullptr;
     const double *box_ = nullptr, *positions_ = nullptr, *masses_ = nullptr, *charges_ = nullptr;
     double *virial_ = nullptr, *forces_ = nullptr;
-    std::string input_, failing_;
+    std::string input_, failing_, replicas_;
     std::map<std::string, std::string> keys_;
     std::FILE* record_ = nullptr;
 #ifdef RECORDER_MPI
