@@ -47,11 +47,12 @@ def _built() -> tempfile.TemporaryDirectory[str]:
 
 
 @functools.cache
-def recorder(with_mpi: bool = False) -> str:
-    """Path of the recording kernel."""
+def recorder(with_mpi: bool = False, version: int = 3) -> str:
+    """Path of the recording kernel, with that version of PLUMED's table of functions."""
     assert COMPILER is not None
-    path = Path(_built().name) / f"recorder{'_mpi' if with_mpi else ''}.so"
+    path = Path(_built().name) / f"recorder{'_mpi' if with_mpi else ''}_{version}.so"
     command = [COMPILER, "-std=c++17", "-O1", "-shared", "-fPIC", str(SOURCES / "plumed_recorder.cpp")]
+    command.append(f"-DRECORDER_VERSION={version}")
     if with_mpi:
         folder = mpi_headers()
         assert folder is not None

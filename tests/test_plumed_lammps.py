@@ -157,6 +157,17 @@ def test_kernel_that_passes_messages(tmp_path: Path, ranks: int) -> None:
         assert record.updates == list(range(5))
 
 
+def test_older_kernels(tmp_path: Path) -> None:
+    script = begin(tmp_path, options="GROW=5 ENERGY=0.02")
+    new = run(tmp_path, script + fix(log="new") + dynamics("run 3")).table
+    old = run(tmp_path, script + fix(recorder(version=2), log="old") + dynamics("run 3")).table
+    for name in ("PotEng", "f_bias", *PRESSURES):
+        np.testing.assert_array_equal(old[name], new[name], err_msg=name)
+    assert Record(tmp_path / "old").lines == Record(tmp_path / "new").lines
+    message = refusal(tmp_path, script + fix(recorder(version=1)) + "run 0\n")
+    assert "must be the kernel of PLUMED 2.5 or newer, found an older one" in message
+
+
 @pytest.mark.skipif(mpi_headers() is None, reason="there is no MPI to build a recording kernel with")
 def test_partitions_are_replicas(tmp_path: Path) -> None:
     script = begin(tmp_path) + fix(recorder(with_mpi=True)) + dynamics("run 2")

@@ -4,6 +4,7 @@
 // Its input is one line of KEY=VALUE: ATOMS=i,j (from 1), AT (nm), KAPPA (kJ/mol/nm²): 0.5 KAPPA (d_ij − AT)²;
 // GROW (kJ/mol/nm²): KAPPA grows by it in each update, as a bias of hills does; ENERGY=c: c times the potential energy
 // is added; STOP=step: asks the program to stop in that step's update; FAIL=command: that command fails.
+// With -DRECORDER_VERSION=2 it has the table of PLUMED 2.5 to 2.7, whose commands do not know types.
 // With -DRECORDER_MPI it works on the communicator of the program; without, it refuses one as PLUMED does.
 #include <cmath>
 #include <cstddef>
@@ -19,6 +20,10 @@
 
 #ifdef RECORDER_MPI
 #include <mpi.h>
+#endif
+
+#ifndef RECORDER_VERSION
+#define RECORDER_VERSION 3
 #endif
 
 namespace {
@@ -95,6 +100,7 @@ class Recorder {
   private:
     template <typename T>
     static const T* array(const Value& value, std::size_t kind) {
+        if (value.flags == 0 && RECORDER_VERSION < 3) return static_cast<const T*>(value.pointer);
         if (value.flags % 0x10000 != sizeof(T) || value.flags / 0x10000 % 0x100 != kind)
             throw std::runtime_error("a value of another type was expected");
         return static_cast<const T*>(value.pointer);
@@ -105,7 +111,8 @@ class Recorder {
     }
     template <typename T>
     static T* writable(const Value& value, std::size_t kind) {
-        if (value.flags / 0x2000000 % 8 != 2) throw std::runtime_error("a value to write to was expected");
+        if (RECORDER_VERSION >= 3 && value.flags / 0x2000000 % 8 != 2)
+            throw std::runtime_error("a value to write to was expected");
         return const_cast<T*>(array<T>(value, kind));
     }
     template <typename T>
@@ -275,4 +282,5 @@ struct Table {
 };
 
 extern "C" __attribute__((visibility("default"))) Table plumed_symbol_table;
-Table plumed_symbol_table = {3, create, command, finalize, command_untyped_caught, command_typed, command_caught};
+Table plumed_symbol_table = {RECORDER_VERSION,       create,        command,       finalize,
+                             command_untyped_caught, command_typed, command_caught};
