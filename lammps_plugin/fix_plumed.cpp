@@ -206,7 +206,7 @@ void FixPlumed::open_session() {
     if (!problem.empty()) error->one(FLERR, "fix symmd/plumed: {}", problem);
     MPI_Allreduce(MPI_IN_PLACE, &knows_ranks, 1, MPI_INT, MPI_MIN, world);
     if (knows_ranks) return;
-    sharing_ = comm->nprocs > 1 ? Sharing::rank_zero : Sharing::one_rank;
+    sharing_ = Sharing::rank_zero;
     session_.reset();
     if (comm->me == 0) session_ = std::make_unique<Session>(Kernel::load(kernel_));
 }
