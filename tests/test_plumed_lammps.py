@@ -36,7 +36,7 @@ from plumed_cases import (
     recorder,
     without_kernel,
 )
-from symmd_md.engines.plumed import LIBRARY
+from symmd_md.engines.plumed import LIBRARY, plumed_kernel
 
 pytestmark = [needs_lammps, needs_compiler]
 
@@ -326,11 +326,13 @@ def test_plumed_stops_a_run(tmp_path: Path) -> None:
 def test_kernel_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = begin(tmp_path) + "fix bias all symmd/plumed plumedfile plumed.dat outfile record\nrun 0\n"
     monkeypatch.setenv("PLUMED_KERNEL", recorder())
+    assert plumed_kernel() == recorder()
     assert f"kernel {recorder()}" in run(tmp_path, script).output
-    monkeypatch.delenv("PLUMED_KERNEL")
+    without_kernel(monkeypatch)
     (tmp_path / "lib").mkdir()
     os.symlink(recorder(), tmp_path / "lib" / LIBRARY)
     monkeypatch.setenv("CONDA_PREFIX", str(tmp_path))
+    assert plumed_kernel() == str(tmp_path / "lib" / LIBRARY)
     assert f"kernel {tmp_path / 'lib' / LIBRARY}" in run(tmp_path, script).output
 
 
