@@ -26,7 +26,8 @@ from symmd_md.export.model_file import write_model_file
 from symmd_md.free_energy import bias_at, read_hills, read_surface, read_table
 from symmd_md.free_energy.report import Report
 from symmd_md.model import ModelStatistics
-from symmd_md.molecules import PHI, PSI
+from symmd_md.models import shipped_names
+from symmd_md.molecules import PHI, PSI, alanine_dipeptide_positions
 
 SHORT = DemoSettings(steps=800, stride=20, frame_stride=100, threads=1, most_seconds=None)
 
@@ -148,6 +149,24 @@ class TestBuiltInRoute:
         assert len(read_hills([tmp_path / HILLS])) == 10
         assert re.search(r": 4 of 4 ps, [1-9]\d* ns/day\n", capsys.readouterr().out)
         assert len(ase.io.read(tmp_path / TRAJECTORY, ":", format="xyz")) == 3
+
+
+@pytest.mark.skipif("ala2" not in shipped_names(), reason="the model ala2 is not in this copy")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_shipped_model_keeps_the_molecule_together(engine: str, tmp_path: Path) -> None:
+    settings = DemoSettings(steps=3000, frame_stride=500, threads=1, most_seconds=None)
+    run_demo(tmp_path, engine, settings)
+    frames = ase.io.read(tmp_path / TRAJECTORY, ":", format="xyz")
+    start = alanine_dipeptide_positions()
+    lengths = np.linalg.norm(start[:, None] - start[None, :], axis=-1)
+    bonds = np.argwhere(np.triu((lengths > 0.5) & (lengths < 1.6)))
+    assert len(bonds) == 21
+    for frame in frames:
+        found = frame.get_all_distances()[tuple(bonds.T)]
+        assert np.abs(found / lengths[tuple(bonds.T)] - 1.0).max() < 0.2
+    rows = read_table(tmp_path / COLVAR)
+    # Relaxed before the bias begins, it is at the minimum C7eq.
+    assert conformer((rows.column("phi")[0], rows.column("psi")[0])) == "C7eq"
 
 
 @needs_kernel
