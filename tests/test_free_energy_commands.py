@@ -170,7 +170,8 @@ def test_compare_prints_and_writes_the_difference(
         (("colvar", "COLVAR", "--cv", "y"), "expected a column 'y', found time, x, metad.bias, weight"),
         (("colvar", "COLVAR", "--cv", "x", "--min", "pie"), "--min: expected a number or a multiple of pi"),
         (("show", "COLVAR"), "expected a surface on a grid"),
-        (("show", "nothing.npy"), "name each with --period"),
+        (("show", "nothing.npy"), "name each in order with --period"),
+        (("show", "nothing.npy", "--range", "a=0:1", "--period", "b=0:1"), "periodic all or none"),
         (("hills", "a.hills.traj"), "names no variables"),
         (("show", "HILLS", "--period", "phi=3"), "--period must be NAME=LOW:HIGH"),
     ],
@@ -242,6 +243,8 @@ def test_bias_files_of_openmm_add_up_over_processes(tmp_path: Path, rng: np.rand
     surface = read_openmm_bias(tmp_path, axes, 6.0)
     assert surface.energy.shape == (6, 4)
     np.testing.assert_allclose(surface.energy, -1.2 * (new + other).T[:-1, :-1])
+    ends = (Axis("a", 0.0, 2.0, 2, False), Axis("b", 0.0, 2.0, 2, False))
+    np.testing.assert_allclose(read_openmm_bias(tmp_path, ends, 6.0).energy, -1.2 * (new + other).T)
     with pytest.raises(DataError, match=r"expected files bias_ID_INDEX.npy"):
         read_openmm_bias(tmp_path / "nothing", axes, 6.0)
     np.save(tmp_path / "bias_4_1.npy", np.zeros((5, 6)))

@@ -94,6 +94,10 @@ def test_marginal_is_the_integral(rng: np.random.Generator) -> None:
     swapped = surface.marginal(["psi", "phi"], 300.0)
     assert swapped.names == ("psi", "phi")
     np.testing.assert_allclose(swapped.energy, energy.T)
+    energy[:, 5] = energy[3, 7] = np.nan
+    part = surface.marginal(["psi"], 300.0)
+    assert np.isnan(part.energy[5])
+    assert part.energy[7] == pytest.approx(expected[7], abs=0.5)
     with pytest.raises(ConfigurationError, match="expected variables out of phi, psi; found 'chi'"):
         surface.marginal(["chi"], 300.0)
 

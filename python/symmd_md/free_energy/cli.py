@@ -53,6 +53,10 @@ Periods = Annotated[
         help="NAME=LOW:HIGH of a periodic variable where the file does not tell, e.g. phi=-180:180.",
     ),
 ]
+Ranges = Annotated[
+    list[str] | None,
+    typer.Option("--range", help="NAME=LOW:HIGH of a variable that is not periodic, for files of OpenMM."),
+]
 BiasFactor = Annotated[
     float | None,
     typer.Option("--bias-factor", help="γ of a well-tempered run where the file does not tell it."),
@@ -166,6 +170,7 @@ def show_command(
     energy_unit: EnergyUnit = "kJ/mol",
     period: Periods = None,
     bias_factor: BiasFactor = None,
+    ranges: Ranges = None,
 ) -> None:
     """Minima, barriers, the lowest path and a picture of a surface that exists (kJ/mol).
 
@@ -173,7 +178,7 @@ def show_command(
     """
     from symmd_md.free_energy.command import run_show
 
-    run_show(surface, output, variables, temperature, depth, ends, energy_unit, period, bias_factor)
+    run_show(surface, output, variables, temperature, depth, ends, energy_unit, period, bias_factor, ranges)
 
 
 @fes_commands.command("compare")
@@ -188,8 +193,9 @@ def compare_command(
     energy_unit: EnergyUnit = "kJ/mol",
     period: Periods = None,
     bias_factor: BiasFactor = None,
+    ranges: Ranges = None,
 ) -> None:
     """RMS and largest difference (kJ/mol) of two surfaces where the first is low, best shift removed."""
     from symmd_md.free_energy.command import run_compare
 
-    run_compare(first, second, below, picture, json_file, energy_unit, period, bias_factor)
+    run_compare(first, second, below, picture, json_file, energy_unit, period, bias_factor, ranges)

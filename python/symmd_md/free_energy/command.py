@@ -38,10 +38,10 @@ from symmd_md.free_energy.report import (
     write_json,
     write_report,
 )
-from symmd_md.free_energy.reweighting import Blocks, gather
+from symmd_md.free_energy.reweighting import LEAST_BLOCKS, Blocks, gather
 from symmd_md.free_energy.tables import FloatArray, Table, parse_number, read_table
 
-Period = tuple[float, float]
+Bounds = tuple[float, float]
 DEFAULT_BINS = 60
 """Steps of a grid for reweighting, unless told."""
 
@@ -86,7 +86,7 @@ def run_hills(
 ) -> Report:
     """``symmd fes hills``."""
     names = _names(variables)
-    hills = _read_hills(files, names, energy_unit(unit), _periods(period), bias_factor)
+    hills = _read_hills(files, names, energy_unit(unit), _bounds(period, "--period"), bias_factor)
     count = len(hills.names)
     axes = hills.automatic_axes(grid.bins_of(count), grid.low_of(count), grid.high_of(count))
     surface = free_energy_of_hills(hills, axes, names, temperature)
@@ -143,8 +143,8 @@ def run_colvar(
     joined, logs = _by_time(tables, points, log_weights)
     first = int(skip * len(joined))
     joined, logs = joined[first:], logs[first:]
-    axes = _colvar_axes(names, joined, tables, _periods(period), grid)
-    parts = gather(joined, logs, axes, temperature, max(blocks, 2))
+    axes = _colvar_axes(names, joined, tables, _bounds(period, "--period"), grid)
+    parts = gather(joined, logs, axes, temperature, blocks or LEAST_BLOCKS)
     source = {
         "colvar": [str(path) for path in files],
         "rows": parts.samples,
@@ -174,9 +174,13 @@ def run_show(
     unit: str,
     period: Sequence[str] | None,
     bias_factor: float | None,
+    ranges: Sequence[str] | None,
 ) -> Report:
     """``symmd fes show``."""
-    surface = read_any_surface(path, _names(variables), energy_unit(unit), _periods(period), bias_factor)
+    source = SurfaceSource(
+        energy_unit(unit), _bounds(period, "--period"), _bounds(ranges, "--range"), bias_factor
+    )
+    surface = read_any_surface(path, _names(variables), source)
     names = _names(variables)
     if names is not None:
         surface = surface.marginal(names, temperature)
@@ -192,10 +196,13 @@ def run_compare(
     unit: str,
     period: Sequence[str] | None,
     bias_factor: float | None,
+    ranges: Sequence[str] | None,
 ) -> None:
     """``symmd fes compare``."""
-    scale, periods = energy_unit(unit), _periods(period)
-    one, other = (read_any_surface(path, None, scale, periods, bias_factor) for path in (first, second))
+    source = SurfaceSource(
+        energy_unit(unit), _bounds(period, "--period"), _bounds(ranges, "--range"), bias_factor
+    )
+    one, other = (read_any_surface(path, None, source) for path in (first, second))
     comparison = compare(one, other, below)
     labels = _labels(first, second)
     Console().print(comparison_table(comparison, labels))
@@ -207,26 +214,32 @@ def run_compare(
         print(f"written: {json_file}")
 
 
-def read_any_surface(
-    path: Path,
-    names: Sequence[str] | None,
-    unit: float,
-    periods: Mapping[str, Period],
-    bias_factor: float | None,
-) -> Surface:
+@dataclass(frozen=True)
+class SurfaceSource:
+    """What the options say about files that do not say it themselves."""
+
+    unit: float
+    """kJ/mol in one of the files' unit of energy."""
+    periods: Mapping[str, Bounds]
+    ranges: Mapping[str, Bounds]
+    """Of variables that are not periodic."""
+    bias_factor: float | None
+
+
+def read_any_surface(path: Path, names: Sequence[str] | None, source: SurfaceSource) -> Surface:
     """A surface of PLUMED's form, of COLVARS, or of OpenMM, which its content tells."""
     if path.is_dir() or path.suffix == ".npy":
-        axes = _openmm_axes(names or list(periods), periods)
+        axes = _openmm_axes(source)
         if path.suffix == ".npy" and not path.stem.startswith("bias_"):
             return read_openmm_free_energy(path, axes)
-        if bias_factor is None:
+        if source.bias_factor is None:
             raise ConfigurationError(f"{path} holds a bias; give the run's --bias-factor")
-        return read_openmm_bias(path, axes, _checked_factor(bias_factor))
+        return read_openmm_bias(path, axes, _checked_factor(source.bias_factor))
     if not path.is_file():
         raise DataError(f"{path}: expected a file with a surface, found none; check the path")
     if is_colvars_grid(path):
-        return read_colvars_grid(path, names, unit)
-    return read_surface(path, unit)
+        return read_colvars_grid(path, names, source.unit)
+    return read_surface(path, source.unit)
 
 
 def _finish(
@@ -258,7 +271,7 @@ def _read_hills(
     files: Sequence[Path],
     names: Sequence[str] | None,
     unit: float,
-    periods: Mapping[str, Period],
+    periods: Mapping[str, Bounds],
     bias_factor: float | None,
 ) -> Hills:
     """Hills of PLUMED, or of COLVARS by the ending of their name."""
@@ -319,7 +332,7 @@ def _colvar_axes(
     names: Sequence[str],
     points: FloatArray,
     tables: Sequence[Table],
-    periods: Mapping[str, Period],
+    periods: Mapping[str, Bounds],
     grid: GridChoice,
 ) -> tuple[Axis, ...]:
     """The grid for reweighting: the period, or what was visited, unless told."""
@@ -339,12 +352,16 @@ def _colvar_axes(
     return tuple(axes)
 
 
-def _openmm_axes(names: Sequence[str], periods: Mapping[str, Period]) -> tuple[Axis, ...]:
-    if not names or any(name not in periods for name in names):
+def _openmm_axes(source: SurfaceSource) -> tuple[Axis, ...]:
+    """Axes in the order of the options; their points are those of the array."""
+    if bool(source.periods) == bool(source.ranges):
         raise ConfigurationError(
-            "files of OpenMM do not tell their variables; name each with --period, e.g. --period phi=-pi:pi"
+            "files of OpenMM do not tell their variables, which are periodic all or none; name each in order "
+            "with --period, e.g. --period phi=-pi:pi, or with --range"
         )
-    return tuple(Axis(name, *periods[name], 2, True) for name in names)
+    periodic = bool(source.periods)
+    bounds = source.periods if periodic else source.ranges
+    return tuple(Axis(name, *ends, 2, periodic) for name, ends in bounds.items())
 
 
 def _checked_factor(value: float) -> float:
@@ -368,18 +385,18 @@ def _numbers(text: str | None, option: str, count: int) -> list[float] | None:
     return values
 
 
-def _periods(options: Sequence[str] | None) -> dict[str, Period]:
-    periods = {}
+def _bounds(options: Sequence[str] | None, option_name: str) -> dict[str, Bounds]:
+    found = {}
     for option in options or []:
         name, _, bounds = option.partition("=")
         low, colon, high = bounds.partition(":")
         if not colon or not name:
-            raise ConfigurationError(f"--period must be NAME=LOW:HIGH, e.g. phi=-pi:pi; found {option!r}")
-        period = (parse_number(low, "--period"), parse_number(high, "--period"))
-        if not period[1] > period[0]:
-            raise ConfigurationError(f"--period {option}: expected LOW below HIGH")
-        periods[name.strip()] = period
-    return periods
+            raise ConfigurationError(f"{option_name} must be NAME=LOW:HIGH, as phi=-pi:pi; found {option!r}")
+        ends = (parse_number(low, option_name), parse_number(high, option_name))
+        if not ends[1] > ends[0]:
+            raise ConfigurationError(f"{option_name} {option}: expected LOW below HIGH")
+        found[name.strip()] = ends
+    return found
 
 
 def _labels(first: Path, second: Path) -> tuple[str, str]:

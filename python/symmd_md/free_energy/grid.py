@@ -137,11 +137,12 @@ class Surface:
             return self
         summed = tuple(i for i in range(len(self.axes)) if i not in keep)
         kt = thermal_energy(temperature)
-        lowest = np.nanmin(self.energy, axis=summed, keepdims=True)
         # A point that is not known is as good as never visited.
-        weights = np.nan_to_num(np.exp(-(self.energy - lowest) / kt))
-        with np.errstate(divide="ignore"):
-            energy = np.squeeze(lowest, summed) - kt * np.log(weights.sum(axis=summed))
+        known = np.where(np.isnan(self.energy), np.inf, self.energy)
+        lowest = known.min(axis=summed, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            weights = np.exp(-(known - lowest) / kt)
+        energy = np.squeeze(lowest, summed) - kt * np.log(weights.sum(axis=summed))
         left = sorted(keep)
         order = [left.index(i) for i in keep]
         return Surface(tuple(self.axes[i] for i in keep), energy.transpose(order))
