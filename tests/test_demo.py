@@ -175,7 +175,9 @@ def test_plumed_adds_the_bias_where_it_is(engine: str, tmp_path: Path, weak_mode
     result, _ = run_demo(tmp_path, engine, SHORT, weak_model)
     assert result.route == "PLUMED"
     hills = read_hills([tmp_path / HILLS])
-    assert len(hills) == 40
+    # In OpenMM, PLUMED takes up a step when the forces of the next one are asked for.
+    count = 39 if engine == "openmm" else 40
+    np.testing.assert_allclose(hills.times, np.arange(1, count + 1) * 0.02, atol=1e-6)
     assert hills.kernel == "stretched-gaussian"
     assert (tmp_path / "plumed.dat").read_text().startswith("# Written by symmd demo")
     assert read_table(tmp_path / COLVAR).column("metad.bias").max() > 0.0

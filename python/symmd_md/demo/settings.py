@@ -99,6 +99,6 @@ metad: METAD ...
   ARG=phi,psi PACE={s.stride} HEIGHT={s.height} SIGMA={s.width},{s.width}
   BIASFACTOR={s.bias_factor:g} TEMP={s.temperature:g} FILE={HILLS}
   GRID_MIN=-pi,-pi GRID_MAX=pi,pi GRID_BIN={GRID},{GRID}
-... METAD
+...
 PRINT ARG=phi,psi,metad.bias FILE={COLVAR} STRIDE={s.stride}
 """
