@@ -24,7 +24,7 @@ Progress = Callable[[int], None]
 class DemoSettings:
     """Length and bias of the run."""
 
-    steps: int = 500_000
+    steps: int = 1_000_000
     time_step: float = 0.001
     """ps; C–H bonds vibrate in 11 fs."""
     temperature: float = 300.0
