@@ -36,8 +36,8 @@ from symmd_md.molecules import ALANINE_DIPEPTIDE_SYMBOLS, PHI, PSI, alanine_dipe
 INPUT, DATA, COLVARS_INPUT, LOG = "in.lammps", "molecule.data", "colvars.in", "log.lammps"
 PREFIX, BIAS = "colvars", "metad"
 """Of the files that COLVARS writes."""
-COLVARS_WIDTH = 2.0
-"""Degrees: COLVARS takes the bias of a whole bin, so that its bins are narrower than a grid with splines."""
+COLVARS_WIDTH = 3.0
+"""Degrees of a bin, which has one bias; COLVARS adds each hill to all bins, so that narrow ones cost time."""
 MASSES = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999}
 PROGRESS = re.compile(r"progress=(\d+)")
 """First word of the lines that the input makes LAMMPS print; a blank would begin the next column."""

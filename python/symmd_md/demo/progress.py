@@ -86,6 +86,6 @@ class SimulationProgress:
 
 def duration(seconds: float) -> str:
     """A time in its natural unit."""
-    if seconds < 90:
+    if seconds < 180:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
