@@ -151,6 +151,19 @@ class TestBuiltInRoute:
         assert len(ase.io.read(tmp_path / TRAJECTORY, ":", format="xyz")) == 3
 
 
+@pytest.mark.skipif(bool(reason_to_skip()), reason=reason_to_skip() or "runs")
+@pytest.mark.usefixtures("without_plumed")
+def test_lammps_has_the_temperature_of_its_thermostat(tmp_path: Path, weak_model: Path) -> None:
+    """Random forces that are made to cancel (zero yes) would heat light atoms to 360 K."""
+    settings = DemoSettings(steps=8000, friction=50.0, stride=20, threads=1, most_seconds=None, height=0.01)
+    run_demo(tmp_path, "lammps", settings, weak_model)
+    log = (tmp_path / "log.lammps").read_text()
+    temperatures = [float(value) for value in re.findall(r"^progress=\d+ (\S+) ", log, re.MULTILINE)]
+    # 80 samples of 63 degrees of freedom: 6 K of noise.
+    assert len(temperatures) == 81
+    assert np.mean(temperatures[1:]) == pytest.approx(300.0, abs=25.0)
+
+
 @pytest.mark.skipif("ala2" not in shipped_names(), reason="the model ala2 is not in this copy")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_shipped_model_keeps_the_molecule_together(engine: str, tmp_path: Path) -> None:

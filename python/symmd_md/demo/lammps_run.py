@@ -152,7 +152,8 @@ reset_timestep  0
 velocity        all create {s.temperature:g} {4711 + s.seed} mom yes rot yes dist gaussian
 timestep        {s.time_step:g}
 fix             dynamics all nve
-fix             thermostat all langevin {s.temperature:g} {s.temperature:g} {damping:g} {seed} zero yes
+fix             thermostat all langevin {s.temperature:g} {s.temperature:g} {damping:g} {seed}
+fix             centre all momentum {s.stride} linear 1 1 1
 {bias}
 
 thermo          {s.stride * 5}
