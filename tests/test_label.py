@@ -164,6 +164,26 @@ def test_another_method_or_source_is_refused(source: Path, tmp_path: Path) -> No
     assert output.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"my notes\n",
+        b"3\n",
+        b"3\nwater without an end of its line\nO 0 0 0\nH 0 0 1\nH 0 1 0",
+        b"12 drummers drumming\n",
+    ],
+)
+def test_a_file_of_somebody_else_is_left_alone(source: Path, tmp_path: Path, content: bytes) -> None:
+    output = tmp_path / "out.xyz"
+    output.write_bytes(content)
+    if content == b"3\n":  # as far as a killed call may have come
+        assert label(source, output, EMT_METHOD).written == 7
+        return
+    with pytest.raises(ConfigurationError, match="holds something else than labelled frames"):
+        label(source, output, EMT_METHOD)
+    assert output.read_bytes() == content
+
+
 def test_a_second_process_on_the_same_output_is_refused(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "labelled.xyz"
     with output.open("ab") as stream:

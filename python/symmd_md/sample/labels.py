@@ -20,6 +20,8 @@ from symmd_md.sample.parallel import in_order
 
 SYNC_EVERY = 64
 """Frames between two moments at which the disk has everything; a crash of the machine costs no more."""
+FIRST_KEYS = (b"Properties=", b"Lattice=")
+"""How the comment line of a frame of ours begins."""
 OWN_NOTES = ("source", "source_frame", "geometry")
 
 
@@ -121,8 +123,25 @@ def _opened(output: Path) -> Iterator[BinaryIO]:
                 f"{output} is being written by another process; wait for it or choose another -o"
             ) from None
         stream.seek(0)
-        stream.truncate(whole_frames(stream.read()))
+        content = stream.read()
+        whole = whole_frames(content)
+        if not _cut_off(content[whole:]):
+            raise ConfigurationError(
+                f"{output} holds something else than labelled frames; remove the file or choose another -o"
+            )
+        stream.truncate(whole)
         yield stream
+
+
+def _cut_off(rest: bytes) -> bool:
+    """Whether this is the beginning of a frame of ours, or nothing: all else belongs to somebody."""
+    count, _, after = rest.partition(b"\n")
+    comment, complete, _ = after.partition(b"\n")
+    if rest and not count.isdigit():
+        return False
+    if complete:
+        return b" source_frame=" in comment
+    return any(comment.startswith(key) or key.startswith(comment) for key in FIRST_KEYS)
 
 
 def _known(stream: BinaryIO, output: Path, source: Path, method: Method) -> dict[int, str]:
