@@ -177,6 +177,10 @@ def test_a_wrong_plan_is_refused(changes: dict[str, object], message: str) -> No
 def test_starts_and_atoms_must_exist(copper: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"names structure 5, but .* has 2"):
         dynamics.sample(plan_of(copper, starts=[0, 5]), tmp_path / "out.xyz")
+    with pytest.raises(ConfigurationError, match=r"names structure -1, but"):
+        dynamics.sample(plan_of(copper, starts=[-1]), tmp_path / "out.xyz")
+    with pytest.raises(ConfigurationError, match=r"names structure none, but"):
+        dynamics.sample(plan_of(copper, starts=[]), tmp_path / "out.xyz")
     beyond = [{"atoms": [0, 1, 2, 4], "angles": [0]}]
     with pytest.raises(ConfigurationError, match=r"names atom 4, but .* has 4 atoms"):
         dynamics.sample(plan_of(copper, restraints=beyond), tmp_path / "out.xyz")

@@ -132,10 +132,11 @@ def jobs_of(plan: SamplingPlan, structures: int) -> list[Job]:
     jobs: list[Job] = []
     for run in plan.runs:
         starts = range(structures) if run.starts is None else run.starts
-        if max(starts) >= structures or min(starts) < 0:
+        wrong = [start for start in starts if not 0 <= start < structures]
+        if wrong or not starts:
             raise ConfigurationError(
-                f"'starts' of the run {run.name!r} names structure {max(starts)}, but {plan.start} has "
-                f"{structures}, counted from 0"
+                f"'starts' of the run {run.name!r} names structure {wrong[0] if wrong else 'none'}, but "
+                f"{plan.start} has {structures}, counted from 0"
             )
         windows = itertools.product(*(restraint.angles for restraint in run.restraints))
         every = itertools.product(windows, starts, run.temperatures, range(run.repeats))
