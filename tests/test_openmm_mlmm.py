@@ -162,6 +162,17 @@ def test_wrong_arguments() -> None:
         MLPotential("symmd", modelPath="model.pt", model="x", threads=1)
 
 
+def test_misspelt_settings(model: Path) -> None:
+    topology, classical, _ = solvated(False)
+    potential = MLPotential("symmd", modelPath=model)
+    message = 'the potential "symmd" knows precision, threads and deterministic, found presicion, thread;'
+    wrong = {"presicion": "double", "thread": 4}
+    with pytest.raises(TypeError, match=message):
+        potential.createSystem(topology, **wrong)
+    with pytest.raises(TypeError, match=message):
+        potential.createMixedSystem(topology, classical, LEARNED, **wrong)
+
+
 def test_openmmml_is_usable_where_the_force_is_not(tmp_path: Path) -> None:
     """openmmml imports every potential when it is imported; the reason comes when "symmd" is used."""
     script = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import subprocess
 import sys
@@ -94,6 +95,16 @@ CONSTRUCTIONS: dict[str, tuple[type[Exception], str, Build]] = {
         "cannot be interpreted as an integer",
         lambda model: SymmdForce(model, topology_of("HCO"), [0.5]),  # type: ignore[list-item]
     ),
+    "a mask": (
+        DataError,
+        r"atoms must be indices, found True and False; .* with numpy.flatnonzero\(mask\)",
+        lambda model: SymmdForce(model, topology_of("HCO"), [False, True]),
+    ),
+    "a mask of numpy": (
+        DataError,
+        "atoms must be indices, found True and False",
+        lambda model: SymmdForce(model, topology_of("HCO"), np.array([False, True, True])),
+    ),
     "no model file": (
         ModelFileError,
         "cannot read model file absent.pt: No such file or directory; name a file that symmd export wrote",
@@ -149,10 +160,66 @@ def test_topology_of_another_system(model: Path) -> None:
         context_of(system, np.eye(4, 3))
 
 
+def test_atoms_named_by_a_larger_topology(model: Path) -> None:
+    """Their indices exist in the System and mean other particles."""
+    system = openmm.System()
+    for _ in range(4):
+        system.addParticle(1.0)
+    system.addForce(SymmdForce(model, topology_of("HCOHCO"), [1, 2]))
+    message = (
+        "expected a topology of the System, which has 4 particles, found atoms named by one of 6; name them"
+    )
+    for copied in (system, copy.deepcopy(system)):
+        with pytest.raises(openmm.OpenMMException, match=message):
+            context_of(copied, np.eye(4, 3))
+    # Particles that were added to the System are none of the topology's.
+    system.removeForce(0)
+    system.addForce(SymmdForce(model, topology_of("HC"), [1, 0]))
+    assert np.isfinite(energy_of(context_of(system, np.eye(4, 3))))
+
+
+def test_box_that_the_system_was_not_given(model: Path) -> None:
+    """A System begins with a cube of 2 nm, in which a liquid of another size has another energy."""
+    topology, whole, positions = simulated(liquid(), model)
+    system = openmm.System()
+    for k in range(40):
+        system.addParticle(whole.getParticleMass(k))
+    system.addForce(SymmdForce(model, topology, precision="double", threads=1))
+    message = (
+        "SymmdForce: expected the System to have a box, found the cube of 2 nm that every System begins "
+        r"with, and a topology with another one; call system.setDefaultPeriodicBoxVectors\(\*topology.get"
+    )
+    for copied in (system, copy.deepcopy(system)):
+        with pytest.raises(openmm.OpenMMException, match=message):
+            context_of(copied, positions)
+    system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
+    expected = energy_of(context_of(whole, positions))
+    assert energy_of(context_of(system, positions)) == pytest.approx(expected, rel=1e-12)
+
+    # A topology whose box is that cube.
+    topology.setPeriodicBoxVectors(2.0 * np.eye(3) * unit.nanometer)
+    system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
+    system.removeForce(0)
+    system.addForce(SymmdForce(model, topology, precision="double", threads=1))
+    assert np.isfinite(energy_of(context_of(system, positions)))
+
+
+def test_periodic_by_the_setter_without_any_box(model: Path) -> None:
+    _, system, positions = simulated(molecule(), model)
+    SymmdForce.wrap(system.getForce(0)).setUsesPeriodicBoundaryConditions(True)
+    with pytest.raises(openmm.OpenMMException, match="System begins with, and a topology without a box"):
+        context_of(system, positions)
+    system.setDefaultPeriodicBoxVectors(*(1.5 * np.eye(3)))
+    assert np.isfinite(energy_of(context_of(system, positions)))
+
+
 def test_particles_that_the_system_has_not(model: Path) -> None:
     system = openmm.System()
     system.addParticle(1.0)
-    system.addForce(SymmdForce(model, topology_of("HCO"), [0, 2]))
+    # A program in C++ need not say what topology it has.
+    xml = openmm.XmlSerializer.serialize(SymmdForce(model, topology_of("HCO"), [0, 2]))
+    assert '<Topology particles="3"/>' in xml
+    system.addForce(openmm.XmlSerializer.deserialize(xml.replace('<Topology particles="3"/>', "")))
     with pytest.raises(openmm.OpenMMException, match="expected particles from 0 to 0 of the System, found 2"):
         context_of(system, np.eye(1, 3))
 
@@ -196,15 +263,31 @@ def test_atoms_in_the_same_place(model: Path, platform: str) -> None:
     topology, system, positions = simulated(molecule(), model)
     nanometres = positions.value_in_unit(unit.nanometer).copy()
     nanometres[3] = nanometres[6]
-    message = r"SymmdForce: .*atoms 4 and 7 .* \(atom k here is particle k-1 of the System\)"
+    message = "SymmdForce: .*particles 3 and 6 "
     with pytest.raises(openmm.OpenMMException, match=message):
         energy_of(context_of(system, nanometres, platform=platform))
 
     system.removeForce(0)
     system.addForce(SymmdForce(model, topology, [6, 0, 3]))
-    message = r"SymmdForce: .*atoms 1 and 3 .* \(atoms are counted from 1 along the force's particles\)"
+    # Of the particles as the System counts them, not of the force's first and third.
+    message = "SymmdForce: .*particles (3 and 6|6 and 3) "
+    context = context_of(system, nanometres, platform=platform)
+    with pytest.raises(openmm.OpenMMException, match=message) as caught:
+        energy_of(context)
+    assert not re.search(r"atoms? \d", str(caught.value))
+    # What the force is told later is not for this Context.
+    SymmdForce.wrap(system.getForce(0)).setAtoms(topology)
     with pytest.raises(openmm.OpenMMException, match=message):
-        energy_of(context_of(system, nanometres, platform=platform))
+        energy_of(context)
+
+
+def test_particle_too_close_to_its_image(model: Path) -> None:
+    _, system, positions = simulated(liquid(), model)
+    context = context_of(system, positions)
+    context.setPeriodicBoxVectors(*(np.eye(3) * 1e-8))
+    with pytest.raises(openmm.OpenMMException, match="SymmdForce: ") as caught:
+        energy_of(context)
+    assert not re.search(r"atoms? \d", str(caught.value))
 
 
 def test_dynamics_that_blows_up_ends_with_a_sentence(model: Path) -> None:
@@ -254,6 +337,119 @@ def python(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
 
 
+def test_derivative_that_the_context_was_made_without(model: Path) -> None:
+    """OpenMM would give 0 for it."""
+    _, system, positions = simulated(molecule(), model)
+    context = context_of(system, positions)
+    force = SymmdForce.wrap(system.getForce(0))
+    force.addEnergyParameterDerivative("symmd_scale")
+    with pytest.raises(openmm.OpenMMException, match="made without dE/dsymmd_scale; reinitialize it after"):
+        force.updateParametersInContext(context)
+    context.reinitialize(preserveState=True)
+    force.updateParametersInContext(context)
+    state = context.getState(parameterDerivatives=True)
+    found = dict(state.getEnergyParameterDerivatives())
+    assert found == {"symmd_scale": pytest.approx(energy_of(context), rel=1e-12)}
+
+
+OTHER_OBJECTS = """
+import openmm, openmm.app as app
+from symmd_md.openmm import PlumedForce, SymmdForce
+topology = app.Topology()
+residue = topology.addResidue("MOL", topology.addChain())
+topology.addAtom("C", app.element.carbon, residue)
+system = openmm.System()
+system.addParticle(12.0)
+force = SymmdForce(MODEL, topology)
+system.addForce(force)
+integrator = openmm.VerletIntegrator(0.001)
+simulation = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName("Reference"))
+for other in (system, integrator, simulation, None):
+    try:
+        force.updateParametersInContext(other)
+    except TypeError as error:
+        print(error)
+for kind in (SymmdForce, PlumedForce):
+    for other in (system, integrator, simulation, None):
+        try:
+            kind.wrap(other)
+        except Exception as error:
+            print(type(error).__name__, error)
+    try:
+        kind.wrap(openmm.HarmonicBondForce())
+    except Exception as error:
+        print(type(error).__name__, error)
+force.updateParametersInContext(simulation.context)
+"""
+
+
+def test_objects_that_are_no_context_and_no_force(tmp_path: Path) -> None:
+    """In a process of its own, since memory of another kind is not to be read."""
+    model = write_model(tmp_path)
+    done = python(OTHER_OBJECTS.replace("MODEL", repr(model.name)), tmp_path)
+    assert done.returncode == 0, done.stderr
+    kinds = ["System", "VerletIntegrator", "Simulation", "NoneType"]
+    expected = [
+        f"expected an openmm.Context, found {kind}; that of a Simulation is simulation.context"
+        for kind in kinds
+    ]
+    for wanted in ("SymmdForce", "PlumedForce"):
+        expected += [
+            f"DataError expected a {wanted}, found {kind}; give system.getForce(k)" for kind in kinds
+        ]
+        expected += [f"DataError expected a {wanted}, found the force named 'HarmonicBondForce'"]
+    assert done.stdout.splitlines() == expected
+
+
+REFUSED_UPDATE = """
+import openmm, openmm.app as app
+from openmm import unit
+import numpy as np
+from symmd_md.openmm import SymmdForce
+
+def topology_of(count):
+    topology = app.Topology()
+    residue = topology.addResidue("MOL", topology.addChain())
+    atoms = [topology.addAtom("C", app.element.carbon, residue) for _ in range(count)]
+    for first, second in zip(atoms, atoms[1:]):
+        topology.addBond(first, second)
+    topology.setPeriodicBoxVectors(np.eye(3) * 1.2 * unit.nanometer)
+    return topology
+
+system = openmm.System()
+for _ in range(9):
+    system.addParticle(12.0)
+topology = topology_of(9)
+system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
+force = SymmdForce(MODEL, topology, threads=1)
+system.addForce(force)
+BAROSTAT
+integrator = openmm.VerletIntegrator(0.0001)
+context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
+context.setPositions(np.stack(np.meshgrid(*[[0.0, 0.3, 0.6]] * 2 + [[0.1]]), -1).reshape(-1, 3))
+force.setAtoms(topology_of(5000))
+try:
+    force.updateParametersInContext(context)
+    raise SystemExit("not refused")
+except openmm.OpenMMException as error:
+    print(error)
+integrator.step(3)
+print([list(molecule) for molecule in context.getMolecules()])
+"""
+
+
+@pytest.mark.parametrize("barostat", ["", "system.addForce(openmm.MonteCarloBarostat(1.0, 300.0, 1))"])
+def test_bonds_of_a_refused_topology(tmp_path: Path, barostat: str) -> None:
+    """OpenMM asks for bonds when it first needs molecules: the Context has those that it was made with."""
+    model = write_model(tmp_path)
+    script = REFUSED_UPDATE.replace("MODEL", repr(model.name)).replace("BAROSTAT", barostat)
+    done = python(script, tmp_path)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    refusal, molecules = done.stdout.splitlines()
+    assert "expected as many atoms as the System has particles, 9, found 5000" in refusal
+    assert molecules == str([list(range(9))])
+
+
 def test_another_version_of_openmm_is_refused(tmp_path: Path) -> None:
     done = python(
         "import importlib.metadata as metadata\n"
@@ -268,6 +464,22 @@ def test_another_version_of_openmm_is_refused(tmp_path: Path) -> None:
     assert re.fullmatch(
         r"ImportError: SymmdForce was compiled for OpenMM [\d.]+, found OpenMM 8.4.0; "
         r"install that one with: pip install openmm==[\d.]+",
+        done.stderr.splitlines()[-1],
+    )
+
+
+def test_another_version_of_openmm_beside_torchforce(tmp_path: Path) -> None:
+    """The OpenMM that SymmdForce wants would crash TorchForce: it is for another environment."""
+    (tmp_path / "openmmtorch.py").write_text("raise ImportError('only looked for')")
+    done = python(
+        "import importlib.metadata as metadata\n"
+        "version = metadata.version\n"
+        "metadata.version = lambda name: '8.5.2' if name == 'openmm' else version(name)\n"
+        "from symmd_md.openmm import SymmdForce\n",
+        tmp_path,
+    )
+    assert re.search(
+        r"found OpenMM 8.5.2; in an environment without openmmtorch, install that one with: pip install ",
         done.stderr.splitlines()[-1],
     )
 

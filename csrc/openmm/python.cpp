@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -60,6 +61,12 @@ PYBIND11_MODULE(_forces, module) {
     module.def("set_atoms", of(&SymmdForce::setAtoms));
     module.def("get_atomic_numbers", of(&SymmdForce::getAtomicNumbers));
     module.def("get_particles", of(&SymmdForce::getParticles));
+    module.def("set_topology",
+               [](std::uintptr_t address, int particles, const std::vector<std::array<double, 3>>& box) {
+                   std::vector<OpenMM::Vec3> vectors;
+                   for (const auto& vector : box) vectors.emplace_back(vector[0], vector[1], vector[2]);
+                   force(address).setTopology(particles, std::move(vectors));
+               });
     module.def("set_bonds", of(&SymmdForce::setBonds));
     module.def("get_bonds", of(&SymmdForce::getBonds));
     module.def("set_precision", of(&SymmdForce::setPrecision));

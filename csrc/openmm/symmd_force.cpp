@@ -32,6 +32,14 @@ void SymmdForce::setAtoms(std::vector<int> atomic_numbers, std::vector<int> part
     particles_ = std::move(particles);
 }
 
+void SymmdForce::setTopology(int particles, std::vector<OpenMM::Vec3> box) {
+    if (particles < 0 || (!box.empty() && box.size() != 3))
+        throw OpenMMException("SymmdForce: expected a topology with three box vectors or none, found " +
+                              std::to_string(box.size()) + " of them for " + std::to_string(particles) + " particles");
+    topology_particles_ = particles;
+    topology_box_ = std::move(box);
+}
+
 void SymmdForce::setPrecision(const std::string& precision) {
     if (precision != "single" && precision != "mixed" && precision != "double")
         throw OpenMMException("SymmdForce: the precision must be single, mixed or double, found '" + precision + "'");

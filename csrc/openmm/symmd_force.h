@@ -11,12 +11,13 @@
 
 #include "openmm/Context.h"
 #include "openmm/Force.h"
+#include "openmm/Vec3.h"
 #include "symmd/error.h"
 
 namespace symmd {
 
 // Every setter throws OpenMM::OpenMMException for a value that cannot be. What is set after a Context was made has no
-// effect on it before updateParametersInContext.
+// effect on it before updateParametersInContext, or where that refuses it, before the Context is reinitialized.
 class SYMMD_API SymmdForce : public OpenMM::Force {
   public:
     SymmdForce();
@@ -33,6 +34,13 @@ class SYMMD_API SymmdForce : public OpenMM::Force {
     const std::vector<int>& getAtomicNumbers() const { return atomic_numbers_; }
     const std::vector<int>& getParticles() const { return particles_; }
     bool actsOnAllParticles() const { return particles_.empty() && !atomic_numbers_.empty(); }
+
+    // The topology that the atoms were named by: its number of particles, and its box vectors (nm) as rows, empty for
+    // one without. With them a Context refuses a System that another topology was made for, and one that nobody gave
+    // its box to. 0 particles, as in a new force, is a topology that nothing is known of.
+    void setTopology(int particles, std::vector<OpenMM::Vec3> box = {});
+    int getTopologyParticles() const { return topology_particles_; }
+    const std::vector<OpenMM::Vec3>& getTopologyBox() const { return topology_box_; }
 
     // Pairs of bonded particles. The energy does not know them; they say which particles are a molecule, whose image
     // OpenMM chooses as a whole and whose centre a barostat moves.
@@ -65,7 +73,8 @@ class SYMMD_API SymmdForce : public OpenMM::Force {
     int getNumEnergyParameterDerivatives() const { return derivative_ ? 1 : 0; }
     const std::string& getEnergyParameterDerivativeName(int index) const;
 
-    // Brings model, precision, threads, atoms and periodicity of this force into a Context made with it.
+    // Brings model, precision, threads and atoms of this force into a Context made with it. Bonds stay those that the
+    // Context was made with; another periodicity, name of λ or derivative is refused.
     void updateParametersInContext(OpenMM::Context& context);
 
   protected:
@@ -76,6 +85,8 @@ class SYMMD_API SymmdForce : public OpenMM::Force {
     std::shared_ptr<const std::string> model_ = std::make_shared<const std::string>();
     std::string model_name_;
     std::vector<int> atomic_numbers_, particles_;
+    int topology_particles_ = 0;
+    std::vector<OpenMM::Vec3> topology_box_;
     std::vector<std::pair<int, int>> bonds_;
     std::string precision_ = "mixed";
     int threads_ = 0;

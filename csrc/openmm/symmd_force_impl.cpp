@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <regex>
 
 #include "ReferencePlatform.h"
 #include "openmm/OpenMMException.h"
@@ -25,7 +26,10 @@ constexpr double angstroms = 10.0;  // in a nm
 }  // namespace
 
 SymmdForceImpl::SymmdForceImpl(const SymmdForce& owner)
-    : CustomCPPForceImpl(owner), owner_(owner), scale_parameter_(owner.getScaleParameterName()) {}
+    : CustomCPPForceImpl(owner),
+      owner_(owner),
+      scale_parameter_(owner.getScaleParameterName()),
+      bonds_(owner.getBonds()) {}
 
 void SymmdForceImpl::initialize(ContextImpl& context) {
     CustomCPPForceImpl::initialize(context);
@@ -35,13 +39,33 @@ void SymmdForceImpl::initialize(ContextImpl& context) {
     if (derivative_ && platform != "Reference" && platform != "CPU")
         refuse("dE/d" + scale_parameter_ + " is for the platforms Reference and CPU, found platform " + platform +
                "; put the force into a CustomCVForce with its own parameter, whose derivative every platform has");
-    for (const auto& bond : owner_.getBonds())
+    for (const auto& bond : bonds_)
         for (const int particle : {bond.first, bond.second})
             if (particle < 0 || particle >= context.getSystem().getNumParticles())
                 refuse("expected bonds between particles from 0 to " +
                        std::to_string(context.getSystem().getNumParticles() - 1) + " of the System, found one of " +
                        std::to_string(particle));
+    check_box(context.getSystem());
     configure(context.getSystem());
+}
+
+// A System has a cube of 2 nm that nobody asked for. Of a periodic force, its box must be that of the topology.
+void SymmdForceImpl::check_box(const OpenMM::System& system) const {
+    if (!owner_.usesPeriodicBoundaryConditions()) return;
+    const std::vector<Vec3>& known = owner_.getTopologyBox();
+    Vec3 box[3];
+    system.getDefaultPeriodicBoxVectors(box[0], box[1], box[2]);
+    bool untouched = true, same = !known.empty();
+    for (int row = 0; row < 3; ++row)
+        for (int axis = 0; axis < 3; ++axis) {
+            untouched = untouched && box[row][axis] == (row == axis ? 2.0 : 0.0);
+            same = same && std::abs(box[row][axis] - known[row][axis]) < 1e-4;
+        }
+    if (untouched && !same)
+        refuse("expected the System to have a box, found the cube of 2 nm that every System begins with, and a " +
+               std::string(known.empty() ? "topology without a box" : "topology with another one") +
+               "; call system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())" +
+               (known.empty() ? " with a topology that has a box, and make the force of it" : ""));
 }
 
 void SymmdForceImpl::updateParametersInContext(ContextImpl& context) {
@@ -51,6 +75,9 @@ void SymmdForceImpl::updateParametersInContext(ContextImpl& context) {
     if (owner_.usesPeriodicBoundaryConditions() != periodic_)
         refuse("a Context keeps its periodicity; reinitialize it, which was made with a force that was " +
                std::string(periodic_ ? "periodic" : "open"));
+    if (owner_.getNumEnergyParameterDerivatives() > 0 && !derivative_)
+        refuse("the Context was made without dE/d" + scale_parameter_ +
+               "; reinitialize it after addEnergyParameterDerivative");
     configure(context.getSystem());
     context.systemChanged();
 }
@@ -68,6 +95,10 @@ void SymmdForceImpl::configure(const OpenMM::System& system) {
         particles.resize(count);
         for (int k = 0; k < count; ++k) particles[k] = k;
     }
+    if (owner_.getTopologyParticles() > count)
+        refuse("expected a topology of the System, which has " + std::to_string(count) +
+               " particles, found atoms named by one of " + std::to_string(owner_.getTopologyParticles()) +
+               "; name them by their indices in the topology that the System was made from");
     for (const int particle : particles)
         if (particle >= count)
             refuse("expected particles from 0 to " + std::to_string(count - 1) + " of the System, found " +
@@ -131,12 +162,29 @@ void SymmdForceImpl::run_engine() {
     try {
         engine_->compute(system, results);
     } catch (const Error& error) {
-        refuse(error.what() + std::string(owner_.getParticles().empty()
-                                              ? " (atom k here is particle k-1 of the System)"
-                                              : " (atoms are counted from 1 along the force's particles)"));
+        refuse(with_particles(error.what()));
     }
     latest_.energy = results.energy;
     latest_.valid = true;
+}
+
+// The engine counts atoms from 1 along those it computes; users know particles of the System.
+std::string SymmdForceImpl::with_particles(const std::string& message) const {
+    static const std::regex named("\\b[aA]toms? ([0-9]{1,10})( and ([0-9]{1,10}))?");
+    const auto particle = [&](const std::string& atom) {
+        const std::size_t index = std::stoull(atom) - 1;
+        return index < particles_.size() ? std::to_string(particles_[index]) : "?";
+    };
+    std::string translated;
+    auto rest = message.cbegin();
+    for (std::sregex_iterator match(message.begin(), message.end(), named), end; match != end; ++match) {
+        translated.append(rest, (*match)[0].first);
+        translated += (*match)[3].matched ? "particles " : "particle ";
+        translated += particle((*match)[1]);
+        if ((*match)[3].matched) translated += " and " + particle((*match)[3]);
+        rest = (*match)[0].second;
+    }
+    return translated.append(rest, message.cend());
 }
 
 double SymmdForceImpl::computeForce(ContextImpl& context, const std::vector<Vec3>& positions,

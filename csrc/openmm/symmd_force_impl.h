@@ -24,18 +24,23 @@ class SymmdForceImpl : public OpenMM::CustomCPPForceImpl {
     double computeForce(OpenMM::ContextImpl& context, const std::vector<OpenMM::Vec3>& positions,
                         std::vector<OpenMM::Vec3>& forces) override;
     std::map<std::string, double> getDefaultParameters() override { return {{scale_parameter_, 1.0}}; }
-    std::vector<std::pair<int, int>> getBondedParticles() const override { return owner_.getBonds(); }
+    std::vector<std::pair<int, int>> getBondedParticles() const override { return bonds_; }
     void updateParametersInContext(OpenMM::ContextImpl& context);
 
   private:
+    void check_box(const OpenMM::System& system) const;
     void configure(const OpenMM::System& system);
     void read_structure(OpenMM::ContextImpl& context, const std::vector<OpenMM::Vec3>& positions);
     void run_engine();
+    std::string with_particles(const std::string& message) const;
 
+    // Read when the Context is made and when it is told to take changes, at no other time: what is set between is not
+    // for the Context, and the System may have lost the force.
     const SymmdForce& owner_;
     std::unique_ptr<Engine> engine_;
     std::shared_ptr<const std::string> model_;
     std::string model_name_, precision_, scale_parameter_;
+    const std::vector<std::pair<int, int>> bonds_;
     std::vector<int> particles_;
     std::vector<int32_t> species_;
     bool periodic_ = false, derivative_ = false;

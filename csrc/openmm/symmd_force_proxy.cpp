@@ -44,6 +44,13 @@ class SymmdForceProxy : public OpenMM::SerializationProxy {
             atom.setIntProperty("z", force.getAtomicNumbers()[k]);
             if (!particles.empty()) atom.setIntProperty("p", particles[k]);
         }
+        SerializationNode& topology = node.createChildNode("Topology");
+        topology.setIntProperty("particles", force.getTopologyParticles());
+        for (const OpenMM::Vec3& vector : force.getTopologyBox())
+            topology.createChildNode("BoxVector")
+                .setDoubleProperty("x", vector[0])
+                .setDoubleProperty("y", vector[1])
+                .setDoubleProperty("z", vector[2]);
         SerializationNode& bonds = node.createChildNode("Bonds");
         for (const auto& bond : force.getBonds())
             bonds.createChildNode("Bond").setIntProperty("p1", bond.first).setIntProperty("p2", bond.second);
@@ -77,6 +84,12 @@ class SymmdForceProxy : public OpenMM::SerializationProxy {
                     if (atom.hasProperty("p")) particles.push_back(atom.getIntProperty("p"));
                 }
                 force->setAtoms(std::move(numbers), std::move(particles));
+            } else if (child.getName() == "Topology") {
+                std::vector<OpenMM::Vec3> box;
+                for (const SerializationNode& vector : child.getChildren())
+                    box.emplace_back(vector.getDoubleProperty("x"), vector.getDoubleProperty("y"),
+                                     vector.getDoubleProperty("z"));
+                force->setTopology(child.getIntProperty("particles"), std::move(box));
             } else if (child.getName() == "Bonds") {
                 std::vector<std::pair<int, int>> bonds;
                 for (const SerializationNode& bond : child.getChildren())

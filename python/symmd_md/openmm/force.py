@@ -11,8 +11,10 @@ from symmd_md.openmm.library import require_library
 
 require_library()
 
+import numpy as np  # noqa: E402
 import openmm  # noqa: E402
 import openmm.app  # noqa: E402
+from openmm import unit  # noqa: E402
 
 import symmd_md.openmm._forces as _forces  # noqa: E402
 from symmd_md._engine import model_file_summary  # noqa: E402
@@ -31,6 +33,9 @@ class SymmdForce(openmm.Force):
     ``periodic``: None takes it from the topology, which has a box or none. ``deterministic``: the same
     positions give the same bits whatever was computed before. ``scaleParameter``: the global parameter,
     1 in a new Context, that multiplies energy and forces.
+
+    A System has a box of its own, which counts: ``system.setDefaultPeriodicBoxVectors`` gives it that of the
+    topology. A Context refuses the cube of 2 nm that Systems begin with, unless the topology has it too.
 
     Bonds of the topology between ``atoms`` say which atoms are a molecule, for barostats and images; the
     energy does not depend on them.
@@ -68,6 +73,8 @@ class SymmdForce(openmm.Force):
     @staticmethod
     def wrap(force: openmm.Force) -> SymmdForce:
         """The same object with these methods: ``system.getForce(k)`` returns a plain ``openmm.Force``."""
+        if not isinstance(force, openmm.Force):
+            raise DataError(f"expected a SymmdForce, found {type(force).__name__}; give system.getForce(k)")
         if not _forces.is_symmd(int(force.this)):
             raise DataError(f"expected a SymmdForce, found the force named {force.getName()!r}")
         force.__class__ = SymmdForce
@@ -97,9 +104,12 @@ class SymmdForce(openmm.Force):
         return name
 
     def setAtoms(self, topology: openmm.app.Topology, atoms: Iterable[int] | None = None) -> None:
-        """Act on these atoms of the topology, or on all; bonds between them are those of the topology."""
+        """Act on these atoms of the topology, or on all; bonds between them are those of the topology.
+
+        A Context refuses a System with fewer particles than the topology, or without its box.
+        """
         everything = list(topology.atoms())
-        chosen = None if atoms is None else [operator.index(atom) for atom in atoms]
+        chosen = None if atoms is None else [_index(atom) for atom in atoms]
         if chosen is None and not everything:
             raise DataError("SymmdForce needs at least one atom, found a topology without any")
         if chosen is not None and not chosen:
@@ -124,6 +134,9 @@ class SymmdForce(openmm.Force):
                 )
             numbers.append(element.atomic_number)
         _forces.set_atoms(self._address, numbers, chosen or [])
+        vectors = topology.getPeriodicBoxVectors()
+        box = [] if vectors is None else [list(vector) for vector in vectors.value_in_unit(unit.nanometer)]
+        _forces.set_topology(self._address, len(everything), box)
         inside = set(range(len(everything)) if chosen is None else chosen)
         bonds = [(bond.atom1.index, bond.atom2.index) for bond in topology.bonds()]
         _forces.set_bonds(self._address, [bond for bond in bonds if inside.issuperset(bond)])
@@ -198,9 +211,27 @@ class SymmdForce(openmm.Force):
         return name
 
     def updateParametersInContext(self, context: openmm.Context) -> None:
-        """Bring model, precision, threads and atoms into a Context of a System that has this force."""
+        """Bring model, precision, threads and atoms into a Context of a System that has this force.
+
+        The Context keeps the bonds it was made with, and refuses another periodicity, name of the scale, or
+        derivative; ``context.reinitialize()`` takes them. A force inside of a ``CustomCVForce`` needs it too.
+        """
+        if not isinstance(context, openmm.Context):
+            raise TypeError(
+                f"expected an openmm.Context, found {type(context).__name__}; that of a Simulation is "
+                "simulation.context"
+            )
         _forces.update_parameters(self._address, int(context.this))
 
     @property
     def _address(self) -> int:
         return int(self.this)
+
+
+def _index(atom: object) -> int:
+    # True and False are integers to Python: a mask would name atoms 0 and 1.
+    if isinstance(atom, (bool, np.bool_)):
+        raise DataError(
+            "atoms must be indices, found True and False; a mask becomes indices with numpy.flatnonzero(mask)"
+        )
+    return operator.index(atom)  # type: ignore[arg-type]

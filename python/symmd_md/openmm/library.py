@@ -15,8 +15,12 @@ LIBRARY = "libsymmd_openmm.so"
 
 def openmm_is_there() -> bool:
     """Whether ``import openmm`` would find something; nothing is imported."""
+    return _is_there("openmm")
+
+
+def _is_there(module: str) -> bool:
     try:
-        return importlib.util.find_spec("openmm") is not None
+        return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
 
@@ -45,9 +49,11 @@ def load_library() -> str:
     except importlib.metadata.PackageNotFoundError:  # not installed by pip or conda
         found = importlib.import_module("openmm").__version__
     if found != built_for:
+        # TorchForce crashes with the OpenMM that SymmdForce needs: its environment is to be left as it is.
+        where = "in an environment without openmmtorch, " if _is_there("openmmtorch") else ""
         return (
             f"SymmdForce was compiled for OpenMM {built_for}, found OpenMM {found}; "
-            f"install that one with: pip install openmm=={built_for}"
+            f"{where}install that one with: pip install openmm=={built_for}"
         )
     importlib.import_module("openmm")  # which loads OpenMM's own library
     importlib.import_module("symmd_md.openmm._forces")

@@ -60,6 +60,8 @@ class PlumedForce(openmm.Force):
     @staticmethod
     def wrap(force: openmm.Force) -> PlumedForce:
         """The same object with these methods: ``system.getForce(k)`` returns a plain ``openmm.Force``."""
+        if not isinstance(force, openmm.Force):
+            raise DataError(f"expected a PlumedForce, found {type(force).__name__}; give system.getForce(k)")
         if not _forces.is_plumed(int(force.this)):
             raise DataError(f"expected a PlumedForce, found the force named {force.getName()!r}")
         force.__class__ = PlumedForce

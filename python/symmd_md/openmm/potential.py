@@ -30,9 +30,14 @@ class SymmdPotential(MLPotentialImpl):
         precision: str = "mixed",
         threads: int = 0,
         deterministic: bool = False,
-        **embedding: Any,
+        **unknown: Any,
     ) -> None:
-        """Called by openmmml, also with arguments of the embedding, which are not for the force."""
+        """Called by openmmml with what the user gave it, of which the embedding has taken its own."""
+        if unknown:
+            raise TypeError(
+                'the potential "symmd" knows precision, threads and deterministic, found '
+                f"{', '.join(unknown)}; check the spelling"
+            )
         # Only here: openmmml is imported also where SymmdForce cannot be loaded.
         from symmd_md.openmm.force import SymmdForce
 
