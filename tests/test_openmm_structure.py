@@ -12,6 +12,7 @@ import ase
 import ase.io
 import numpy as np
 import pytest
+from ase.constraints import FixAtoms, FixBondLength
 from scipy.spatial.transform import Rotation
 
 from model_cases import make_config, make_network
@@ -80,7 +81,7 @@ def test_cells_of_every_shape(model: Path, name: str) -> None:
     assert handedness[0] == pytest.approx(handedness[1], rel=1e-6)
 
 
-@pytest.mark.parametrize("suffix", ["xyz", "pdb", "cif"])
+@pytest.mark.parametrize("suffix", ["xyz", "pdb", "cif", "mmcif"])
 def test_files(tmp_path: Path, model: Path, suffix: str) -> None:
     atoms = liquid()
     path = tmp_path / f"structure.{suffix}"
@@ -99,9 +100,72 @@ def test_files(tmp_path: Path, model: Path, suffix: str) -> None:
     masses = [found.system.getParticleMass(k).value_in_unit(unit.dalton) for k in range(3)]
     np.testing.assert_allclose(masses, atoms.get_masses()[:3], rtol=1e-3)
     # PDB files have three digits.
-    tolerance = {"xyz": 1e-7, "pdb": 2e-3, "cif": 1e-3}[suffix]
+    tolerance = {"xyz": 1e-7, "pdb": 2e-3, "cif": 1e-3, "mmcif": 1e-3}[suffix]
     context = context_of(found.system, found.positions)
     assert energy_of(context) == pytest.approx(engine_energy(model, atoms), rel=tolerance)
+
+
+def test_pdb_that_names_atoms_by_their_elements(tmp_path: Path, model: Path) -> None:
+    """OpenMM takes atoms of a residue with the same name for one: nine atoms would become three."""
+    atoms = molecule()
+    atoms.cell, atoms.pbc = None, False
+    ase.io.write(tmp_path / "molecule.pdb", atoms)
+    topology, system, positions = system_from(tmp_path / "molecule.pdb", model, precision="double")
+    assert [atom.element.symbol for atom in topology.atoms()] == atoms.get_chemical_symbols()
+    assert system.getNumParticles() == len(atoms)
+    energy = energy_of(context_of(system, positions))
+    assert energy == pytest.approx(engine_energy(model, atoms), rel=2e-3)
+
+
+def test_cif_of_a_crystal(tmp_path: Path, model: Path) -> None:
+    """Not what biologists mean by the suffix."""
+    atoms = narrow_crystal()
+    ase.io.write(tmp_path / "crystal.cif", atoms)
+    found = system_from(tmp_path / "crystal.cif", model, precision="double", threads=1)
+    context = context_of(found.system, found.positions)
+    assert energy_of(context) == pytest.approx(engine_energy(model, atoms), rel=1e-4)
+
+
+def test_masses_and_fixed_atoms_of_ase(tmp_path: Path, model: Path) -> None:
+    atoms = liquid()
+    masses = atoms.get_masses()
+    hydrogens = np.flatnonzero(atoms.numbers == 1)
+    masses[hydrogens[:2]] = 2.014
+    atoms.set_masses(masses)
+    atoms.set_constraint(FixAtoms([3, 5]))
+    # Selective dynamics of a POSCAR are the same constraint.
+    ase.io.write(tmp_path / "POSCAR", atoms, format="vasp")
+    _, of_file, _ = system_from(tmp_path / "POSCAR", model)
+    _, system, positions = simulated(atoms, model)
+    expected = masses.copy()
+    expected[[3, 5]] = 0.0
+    found = [system.getParticleMass(k).value_in_unit(unit.dalton) for k in range(40)]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert [k for k in range(40) if of_file.getParticleMass(k)._value == 0.0] == [3, 5]
+    context = context_of(system, positions)
+    before = positions_of(context)
+    context.setVelocitiesToTemperature(100.0, 1)
+    context.getIntegrator().step(3)
+    moved = np.abs(positions_of(context) - before).max(axis=1) > 0.0
+    assert np.flatnonzero(~moved).tolist() == [3, 5]
+
+
+VIRTUAL_SITE = """\
+HETATM    1  O   HOH A   1       1.000   1.000   1.000  1.00  0.00           O
+HETATM    2  H1  HOH A   1       1.960   1.000   1.000  1.00  0.00           H
+HETATM    3  H2  HOH A   1       0.760   1.930   1.000  1.00  0.00           H
+HETATM    4  M   HOH A   1       1.100   1.100   1.000  1.00  0.00          EP
+END
+"""
+
+
+def test_part_of_a_structure(tmp_path: Path, model: Path) -> None:
+    """The rest would fly about without any force, and virtual sites would stand still."""
+    with pytest.raises(DataError, match=r"puts all atoms under the model, found atoms=\.\.\., which would"):
+        system_from(molecule(), model, atoms=[0, 1])
+    message = r"site.pdb: expected an element for every atom, found none for atom 3 \(M of HOH\), as virtual"
+    with pytest.raises(DataError, match=message):
+        system_from(written(tmp_path / "site.pdb", VIRTUAL_SITE), model)
 
 
 def test_molecule_in_open_space(tmp_path: Path, model: Path) -> None:
@@ -151,10 +215,24 @@ def test_bonds_of_a_pdb_file(tmp_path: Path, model: Path) -> None:
             lambda folder: ase.Atoms("H", cell=[[1, 0, 0], [2, 0, 0], [0, 0, 1]], pbc=True),
             "a periodic structure needs a cell with a volume, found",
         ),
+        (
+            lambda folder: ase.Atoms("HH", [[0, 0, 0], [0, 0, 1]], constraint=FixBondLength(0, 1)),
+            "expected no constraint but FixAtoms, found FixBondLengths, which would be lost; give ase.Atoms",
+        ),
         (lambda folder: ase.Atoms("Au"), "knows H, C, O, found Au at atom 0"),
         (lambda folder: ase.Atoms(), "needs at least one atom"),
     ],
-    ids=["absent", "empty", "no pdb", "slab", "no element", "flat cell", "unknown element", "no atoms"],
+    ids=[
+        "absent",
+        "empty",
+        "no pdb",
+        "slab",
+        "no element",
+        "flat cell",
+        "constraint",
+        "unknown element",
+        "no atoms",
+    ],
 )
 def test_refusals(tmp_path: Path, model: Path, make: object, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
