@@ -124,7 +124,7 @@ def test_results_that_are_kept_are_those_of_their_positions(model: Path) -> None
     for index in (0, 1, 0, 1, 2, 1, 0, 0, None, 0, None, 2, 2, 1):
         context.setPositions(coinciding if index is None else places[index])
         if index is None:
-            with pytest.raises(openmm.OpenMMException, match="atoms 3 and 4"):
+            with pytest.raises(openmm.OpenMMException, match="particles 2 and 3"):
                 energy_of(context)
             continue
         energy, forces = expected[index]

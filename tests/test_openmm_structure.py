@@ -277,22 +277,50 @@ EXAMPLES = {
 }
 
 
+def run_example(folder: Path, name: str, model: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """In ``folder``, where ``liquid.xyz`` is."""
+    ase.io.write(folder / "liquid.xyz", liquid(), format="extxyz")
+    script = Path(__file__).resolve().parents[1] / "examples" / "openmm" / name
+    return subprocess.run(
+        [sys.executable, str(script), model.name, *options, "--threads", "1"],
+        cwd=folder,
+        env=os.environ | {"OPENMM_CPU_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples(tmp_path: Path, name: str) -> None:
     if name == "mlmm.py":
         pytest.importorskip("openmmml", reason="pip install 'symmd-md[openmm]' brings openmmml")
     model = quiet_model(tmp_path, ("H", "C", "N", "O"))
-    ase.io.write(tmp_path / "liquid.xyz", liquid(), format="extxyz")
-    script = Path(__file__).resolve().parents[1] / "examples" / "openmm" / name
-    done = subprocess.run(
-        [sys.executable, str(script), model.name, *EXAMPLES[name], "--threads", "1"],
-        cwd=tmp_path,
-        env=os.environ | {"OPENMM_CPU_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    done = run_example(tmp_path, name, model, *EXAMPLES[name])
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if not line.startswith("#")]
     assert len(lines) == 4
     assert lines[-1].startswith("100.0%")
     assert (tmp_path / f"{name.partition('_')[0].removesuffix('.py')}.dcd").stat().st_size > 0
+
+
+def test_example_ends_where_the_model_does_not_hold_the_structure(tmp_path: Path) -> None:
+    """One that was never trained; and one that holds it, with a time step for which nothing does."""
+    done = run_example(tmp_path, "nve.py", write_model(tmp_path), *EXAMPLES["nve.py"])
+    assert re.match(
+        r"the model does not hold this structure: .* found atoms \d+ and \d+ go from [\d.]+ to [\d.]+ Å in a",
+        done.stderr,
+    )
+    assert done.returncode == 1
+    assert not done.stdout
+
+    statistics = ModelStatistics(
+        reference_energies=dict.fromkeys("HCO", -1.0), energy_scale=0.01, mean_neighbours=9.0
+    )
+    model = tmp_path / "hot.safetensors"
+    write_model_file(make_network(make_config(species=("H", "C", "O")), statistics=statistics), model, {})
+    options = ["liquid.xyz", "--picoseconds", "40", "--timestep", "2000", "--every", "1"]
+    done = run_example(tmp_path, "nve.py", model, *options)
+    assert done.returncode == 1
+    assert re.match(
+        r"the simulation has blown up: expected less than 1500 K, found \S+ K at step", done.stderr
+    )

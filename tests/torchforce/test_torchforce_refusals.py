@@ -109,6 +109,19 @@ def test_a_running_simulation(forces: bool, portable: bool) -> None:
         context.setPositions(atoms.positions / NM)
 
 
+@pytest.mark.parametrize("portable", [False, True], ids=["engine", "portable"])
+@pytest.mark.parametrize("periodic", [False, True], ids=["open", "periodic"])
+def test_a_parameter_that_the_force_was_made_without(periodic: bool, portable: bool) -> None:
+    """It would multiply the energy, whatever it was meant for."""
+    atoms = structure(periodic)
+    force = torch_force(model(portable=portable), topology_of(atoms))
+    force.addGlobalParameter("another", 0.5)
+    with pytest.raises(
+        openmm.OpenMMException, match=r"made without a global parameter, found one; give torch_force its name"
+    ):
+        found_in(context_of(atoms, system_of(atoms, force)))
+
+
 def test_a_system_of_another_size() -> None:
     atoms = structure(False)
     force = torch_force(model(), atoms.numbers[:5])

@@ -73,7 +73,15 @@ def torch_force(
             f"{precision!r}, leave it out"
         )
     _try_elements(potential, file, numbers)
-    module = force_module(potential, numbers, PRECISIONS[precision or "mixed"], threads, periodic, forces)
+    module = force_module(
+        potential,
+        numbers,
+        PRECISIONS[precision or "mixed"],
+        threads,
+        periodic,
+        forces,
+        scaleParameter is not None,
+    )
     force = TorchForce(module)
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setOutputsForces(forces)

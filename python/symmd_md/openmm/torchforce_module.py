@@ -35,9 +35,19 @@ def box_of(periodic: bool, first: Tensor | None) -> Tensor | None:
     return None
 
 
-def scaled(value: Tensor, periodic: bool, first: Tensor | None, second: Tensor | None) -> Tensor:
-    """``value`` times the global parameter among the arguments that follow the positions, if there is one."""
+def scale_of(has_scale: bool, periodic: bool, first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The global parameter among the arguments that follow the positions."""
     scale = second if periodic else first
+    if scale is not None and not has_scale:
+        raise RuntimeError(
+            "the force was made without a global parameter, found one; give torch_force its name as "
+            "scaleParameter, which makes the parameter too"
+        )
+    return scale
+
+
+def scaled(value: Tensor, scale: Tensor | None) -> Tensor:
+    """``value`` times the global parameter, if there is one."""
     if scale is not None:
         return value * scale
     return value
@@ -48,11 +58,13 @@ class ForceModule(nn.Module):
 
     periodic: Final[bool]
     outputs_forces: Final[bool]
+    has_scale: Final[bool]
 
-    def __init__(self, periodic: bool, outputs_forces: bool) -> None:
+    def __init__(self, periodic: bool, outputs_forces: bool, has_scale: bool) -> None:
         super().__init__()
         self.periodic = periodic
         self.outputs_forces = outputs_forces
+        self.has_scale = has_scale
 
 
 class EngineForce(ForceModule):
@@ -69,8 +81,9 @@ class EngineForce(ForceModule):
         threads: int,
         periodic: bool,
         outputs_forces: bool,
+        has_scale: bool,
     ) -> None:
-        super().__init__(periodic, outputs_forces)
+        super().__init__(periodic, outputs_forces, has_scale)
         self.bound = [model, numbers]
         self.precision = precision
         self.threads = threads
@@ -81,6 +94,7 @@ class EngineForce(ForceModule):
         """[N, 3], and by place the box [3, 3] of a periodic force and a global parameter []."""
         model, numbers = self.bound
         check_atoms(numbers, positions)
+        scale = scale_of(self.has_scale, self.periodic, first, second)
         box = box_of(self.periodic, first)
         if box is not None:
             box = box.cpu() * self.length_in_angstrom
@@ -94,52 +108,57 @@ class EngineForce(ForceModule):
                 # TorchForce reads the numbers where the positions are.
                 energy = (energy / self.energy_in_ev).to(positions.device)
                 forces = (forces * (self.length_in_angstrom / self.energy_in_ev)).to(positions.device)
-            return (
-                scaled(energy, self.periodic, first, second),
-                scaled(forces, self.periodic, first, second),
-            )
+            return scaled(energy, scale), scaled(forces, scale)
         else:
             energy = torch.ops.symmd.potential(
                 model, numbers, positions.cpu() * self.length_in_angstrom, box, axes,
                 self.precision, self.threads,
             )  # fmt: skip
             energy = (energy / self.energy_in_ev).to(positions.device)
-            return scaled(energy, self.periodic, first, second)
+            return scaled(energy, scale)
 
 
 class PortableForce(ForceModule):
     """The portable module of ``symmd export``, bound to its atoms and with its units set."""
 
-    def __init__(self, potential: torch.jit.ScriptModule, periodic: bool, outputs_forces: bool) -> None:
-        super().__init__(periodic, outputs_forces)
+    def __init__(
+        self, potential: torch.jit.ScriptModule, periodic: bool, outputs_forces: bool, has_scale: bool
+    ) -> None:
+        super().__init__(periodic, outputs_forces, has_scale)
         self.potential = potential
 
     def forward(self, positions: Tensor, first: Tensor | None = None, second: Tensor | None = None) -> Any:
         """[N, 3], and by place the box [3, 3] of a periodic force and a global parameter []."""
         numbers = self.potential.atomic_numbers
         check_atoms(numbers, positions)
+        scale = scale_of(self.has_scale, self.periodic, first, second)
         box = box_of(self.periodic, first)
         if self.outputs_forces:
             with torch.no_grad():
                 found = self.potential.compute(numbers, positions, box)
             # TorchForce reads the numbers as they lie in memory.
-            return (
-                scaled(found["energy"], self.periodic, first, second),
-                scaled(found["forces"].contiguous(), self.periodic, first, second),
-            )
+            return scaled(found["energy"], scale), scaled(found["forces"].contiguous(), scale)
         else:
-            return scaled(self.potential(positions, box), self.periodic, first, second)
+            return scaled(self.potential(positions, box), scale)
 
 
 def force_module(
-    potential: Any, atomic_numbers: Tensor, precision: str, threads: int, periodic: bool, outputs_forces: bool
+    potential: Any,
+    atomic_numbers: Tensor,
+    precision: str,
+    threads: int,
+    periodic: bool,
+    outputs_forces: bool,
+    has_scale: bool,
 ) -> torch.jit.ScriptModule:
     """The module for a TorchForce of such properties; ``potential`` is what ``symmd export`` wrote."""
     made: ForceModule
     if hasattr(potential, "model"):
-        made = EngineForce(potential.model, atomic_numbers, precision, threads, periodic, outputs_forces)
+        made = EngineForce(
+            potential.model, atomic_numbers, precision, threads, periodic, outputs_forces, has_scale
+        )
     else:
         potential.set_atoms(atomic_numbers)
         potential.use_units(LENGTH_IN_ANGSTROM, ENERGY_IN_EV)
-        made = PortableForce(potential, periodic, outputs_forces)
+        made = PortableForce(potential, periodic, outputs_forces, has_scale)
     return torch.jit.script(made.eval())
