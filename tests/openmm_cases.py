@@ -5,6 +5,8 @@ Test modules take ``openmm`` from here, so that they are skipped with a reason w
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,41 @@ __all__ = ["Simulated", "SymmdForce", "app", "liquid", "molecule", "narrow_cryst
 
 ELECTRONVOLT = 1.602176634e-19 * 6.02214076e23 / 1000.0
 """In kJ/mol, from the constants that define the SI."""
-PLATFORMS = ("Reference", "CPU")
+DIFFERENTIATED = ("Reference", "CPU")
+"""Platforms where the force gives the derivative with respect to its scale."""
+
+TRIAL = """
+import openmm
+system, bond, pairs = openmm.System(), openmm.HarmonicBondForce(), openmm.NonbondedForce()
+for k in range(3):
+    system.addParticle(10.0)
+    pairs.addParticle(0.1, 0.3, 0.5)
+bond.addBond(0, 1, 0.2, 1000.0)
+pairs.setNonbondedMethod(pairs.CutoffPeriodic)
+pairs.setCutoffDistance(0.9)
+system.addForce(bond)
+system.addForce(pairs)
+energies = []
+for name, properties in (("Reference", {}), ("OpenCL", {"Precision": "double"})):
+    integrator = openmm.VerletIntegrator(0.001)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(name), properties)
+    context.setPositions([[0, 0, 0], [0.25, 0, 0], [0.1, 0.4, 0]])
+    integrator.step(3)
+    energies.append(context.getState(energy=True).getPotentialEnergy()._value)
+assert abs(energies[0] - energies[1]) < 1e-6 * abs(energies[0])
+"""
+
+
+def usable_platforms() -> tuple[str, ...]:
+    """Reference, CPU, and OpenCL where it is and computes in double precision without crashing."""
+    names = [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())]
+    if "OpenCL" not in names:
+        return DIFFERENTIATED
+    done = subprocess.run([sys.executable, "-c", TRIAL], capture_output=True)
+    return (*DIFFERENTIATED, "OpenCL") if done.returncode == 0 else DIFFERENTIATED
+
+
+PLATFORMS = usable_platforms()
 
 
 def write_model(folder: Path, name: str = "two") -> Path:
@@ -54,7 +90,7 @@ def context_of(
 ) -> openmm.Context:
     """A Context with these positions."""
     integrator = integrator or openmm.VerletIntegrator(0.0005 * unit.picoseconds)
-    properties = {"Threads": "1"} if platform == "CPU" else {}
+    properties = {"CPU": {"Threads": "1"}, "OpenCL": {"Precision": "double"}}.get(platform, {})
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName(platform), properties)
     context.setPositions(positions)
     return context

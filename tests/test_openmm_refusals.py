@@ -15,6 +15,7 @@ import pytest
 
 from model_cases import make_config, make_network
 from openmm_cases import (
+    DIFFERENTIATED,
     PLATFORMS,
     SymmdForce,
     app,
@@ -350,6 +351,15 @@ def test_derivative_that_the_context_was_made_without(model: Path) -> None:
     state = context.getState(parameterDerivatives=True)
     found = dict(state.getEnergyParameterDerivatives())
     assert found == {"symmd_scale": pytest.approx(energy_of(context), rel=1e-12)}
+
+
+@pytest.mark.skipif(PLATFORMS == DIFFERENTIATED, reason="there is no platform but Reference and CPU")
+def test_derivative_on_another_platform(model: Path) -> None:
+    _, system, positions = simulated(molecule(), model)
+    SymmdForce.wrap(system.getForce(0)).addEnergyParameterDerivative("symmd_scale")
+    message = "dE/dsymmd_scale is for the platforms Reference and CPU, found platform OpenCL; put the force into"
+    with pytest.raises(openmm.OpenMMException, match=message):
+        context_of(system, positions, platform="OpenCL")
 
 
 OTHER_OBJECTS = """
