@@ -24,7 +24,17 @@ from free_energy_cases import (
 )
 from symmd_md.engines.plumed import plumed_kernel
 from symmd_md.errors import ConfigurationError, DataError
-from symmd_md.free_energy import Axis, Hills, Surface, bias_at, compare, read_hills, sum_hills, write_hills
+from symmd_md.free_energy import (
+    Axis,
+    Hills,
+    Surface,
+    bias_at,
+    bias_of_the_moment,
+    compare,
+    read_hills,
+    sum_hills,
+    write_hills,
+)
 from symmd_md.free_energy.hills import PLAIN, STRETCHED
 from symmd_md.free_energy.tables import FloatArray
 
@@ -308,6 +318,36 @@ command(plumed, b"CLTool run", ctypes.byref(code))
 sys.exit(code.value)
 """
 """What PLUMED's program does, in which the kernel has all of its tools."""
+
+
+def test_bias_of_the_moment_is_the_bias_met_less_its_constant() -> None:
+    hills, _, biases = one_dimensional()
+    moment = bias_of_the_moment(hills, 300.0)
+    grid = Axis("x", -2.2, 2.2, 400, False).points[:, None]
+    for count in (1, 400, 2499):
+        bias = bias_at(hills.first(count), grid)
+        # γ/(γ−1) and 1/(γ−1) with γ = 8, and the zeros of the grid between its ends and the last hills.
+        one, other = (np.exp(bias * factor / KT).mean() for factor in (8.0 / 7.0, 1.0 / 7.0))
+        expected = biases[count] - KT * math.log(one / other)
+        assert moment[count] == pytest.approx(expected, abs=0.3)
+
+
+def test_bias_of_the_moment_without_tempering_grows_with_the_mean() -> None:
+    period = Hills(
+        ("phi",),
+        (PERIOD,),
+        np.arange(400.0),
+        np.linspace(-math.pi, math.pi, 400, endpoint=False)[:, None],
+        np.full((400, 1, 1), 0.3),
+        np.full(400, 0.5),
+        math.inf,
+    )
+    moment = bias_of_the_moment(period, 300.0)
+    assert moment[0] == 0.0
+    # A bias that is level is all constant.
+    level = float(-sum_hills(period, (Axis("phi", *PERIOD, 100, True),)).energy.mean())
+    assert level > 20.0
+    assert abs(moment[-1]) < 0.2 * level
 
 
 @functools.cache

@@ -39,7 +39,7 @@ class DemoSettings:
     """kJ/mol, of the first hill."""
     width: float = 0.35
     """rad, standard deviation of a hill."""
-    bias_factor: float = 8.0
+    bias_factor: float = 6.0
     """γ: the dihedrals move as if they were at γ times the temperature."""
     most_seconds: float | None = 150.0
     """The run ends after this time even if steps are left."""

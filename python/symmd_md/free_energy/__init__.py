@@ -8,6 +8,7 @@ from symmd_md.free_energy.grid import Axis, Surface, read_surface, thermal_energ
 from symmd_md.free_energy.hills import (
     Hills,
     bias_at,
+    bias_of_the_moment,
     free_energy_of_hills,
     read_hills,
     sum_hills,
@@ -27,6 +28,7 @@ __all__ = [
     "Minimum",
     "Surface",
     "bias_at",
+    "bias_of_the_moment",
     "compare",
     "find_landscape",
     "free_energy_of_hills",

@@ -28,7 +28,7 @@ from symmd_md.free_energy.grid import (
     thermal_energy,
     variable_positions,
 )
-from symmd_md.free_energy.hills import Hills, bias_at, free_energy_of_hills, read_hills
+from symmd_md.free_energy.hills import Hills, bias_at, bias_of_the_moment, free_energy_of_hills, read_hills
 from symmd_md.free_energy.plots import draw_comparison
 from symmd_md.free_energy.report import (
     Report,
@@ -102,12 +102,13 @@ def run_hills(
 
 
 def hills_blocks(hills: Hills, surface: Surface, temperature: float, blocks: int, skip: float) -> Blocks:
-    """Blocks for the errors of a summed surface: centres of hills are samples, weighted by the final bias.
+    """Blocks for the errors of a summed surface: centres of hills are samples, weighted by the bias they met.
 
-    Cells are as wide as a hill, since the surface shows nothing narrower.
+    The bias at the end would be smoother, but is made of all blocks, whose errors it hides. Cells are as
+    wide as a hill, since the surface shows nothing narrower.
     """
     first = int(skip * len(hills))
-    log_weights = bias_at(hills, hills.centres[first:]) / thermal_energy(temperature)
+    log_weights = bias_of_the_moment(hills, temperature)[first:] / thermal_energy(temperature)
     keep = list(variable_positions(hills.names, surface.names))
     parts = gather(hills.centres[first:][:, keep], log_weights, surface.axes, temperature, blocks)
     return parts.smoothed([float(np.median(hills.extents[:, i])) for i in keep])

@@ -157,30 +157,42 @@ class Surface:
     def value_at(self, points: FloatArray, values: FloatArray | None = None) -> FloatArray:
         """[n] multilinear interpolation of the energy, or of other ``values`` on the grid, at [n, axes]."""
         values = self.energy if values is None else values
-        base, fraction = [], []
-        outside = np.zeros(len(points), dtype=np.bool_)
-        for axis, column in zip(self.axes, points.T, strict=True):
-            position = axis.position(column)
-            if not axis.periodic:
-                # Rounding may put a point on the border next to it.
-                outside |= (position < -1e-9) | (position > axis.count - 1 + 1e-9)
-                position = np.clip(position, 0.0, axis.count - 1)
-                lower = np.minimum(np.floor(position), axis.count - 2)
-            else:
-                lower = np.floor(position)
-            base.append(lower.astype(np.int64))
-            fraction.append(position - lower)
         result = np.zeros(len(points))
-        for corner in itertools.product((0, 1), repeat=len(self.axes)):
-            index = tuple(
-                (lower + step) % axis.count for lower, step, axis in zip(base, corner, self.axes, strict=True)
-            )
-            weight = np.ones(len(points))
-            for part, step in zip(fraction, corner, strict=True):
-                weight = weight * (part if step else 1.0 - part)
+        corners, outside = linear_corners(self.axes, points)
+        for index, weight in corners:
             # A corner without weight may be unknown.
             result += np.where(weight > 0.0, weight * np.where(weight > 0.0, values[index], 0.0), 0.0)
         return np.where(outside, np.nan, result)
+
+
+def linear_corners(
+    axes: Sequence[Axis], points: FloatArray
+) -> tuple[list[tuple[tuple[NDArray[np.int64], ...], FloatArray]], NDArray[np.bool_]]:
+    """Grid points around each of [n, axes] points, corner by corner: indices [n] by axis, and weights [n].
+
+    Also [n] whether a point lies outside of the grid.
+    """
+    base, fraction = [], []
+    outside = np.zeros(len(points), dtype=np.bool_)
+    for axis, column in zip(axes, points.T, strict=True):
+        position = axis.position(column)
+        if axis.periodic:
+            lower = np.floor(position)
+        else:
+            # Rounding may put a point on the border next to it.
+            outside |= (position < -1e-9) | (position > axis.count - 1 + 1e-9)
+            position = np.clip(position, 0.0, axis.count - 1)
+            lower = np.minimum(np.floor(position), axis.count - 2)
+        base.append(lower.astype(np.int64))
+        fraction.append(position - lower)
+    corners = []
+    for steps in itertools.product((0, 1), repeat=len(axes)):
+        index = tuple((at + step) % axis.count for at, step, axis in zip(base, steps, axes, strict=True))
+        weight = np.ones(len(points))
+        for part, step in zip(fraction, steps, strict=True):
+            weight = weight * (part if step else 1.0 - part)
+        corners.append((index, weight))
+    return corners, outside
 
 
 def variable_positions(known: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ cut by a box of the same reach.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from symmd_md.errors import ConfigurationError, DataError
-from symmd_md.free_energy.grid import Axis, Surface, check_size, variable_positions
+from symmd_md.free_energy.grid import (
+    Axis,
+    Surface,
+    check_size,
+    linear_corners,
+    thermal_energy,
+    variable_positions,
+)
 from symmd_md.free_energy.tables import FloatArray, Table, bound_text, parse_number, read_table, write_table
 
 CUTOFF = 6.25
@@ -32,6 +39,8 @@ REACH = math.sqrt(2.0 * CUTOFF)
 STRETCHED, PLAIN = "stretched-gaussian", "gaussian"
 POINTS_PER_REACH = 10
 """Points of an automatic grid from the centre of the narrowest hill to its end, as sum_hills has it."""
+CONSTANTS = 500
+"""Times at which c(t) is computed; between them it is interpolated."""
 FINE_PER_WIDTH = 10
 """Points in a width of the grid that the bias is interpolated on."""
 
@@ -237,6 +246,15 @@ def sum_hills(hills: Hills, axes: Sequence[Axis]) -> Surface:
     if tuple(axis.name for axis in axes) != hills.names:
         raise ConfigurationError(f"expected a grid of {hills.names}, found {[axis.name for axis in axes]}")
     energy = np.zeros(tuple(axis.count for axis in axes))
+    for place, values in _patches(hills, axes):
+        energy[place] -= values
+    return Surface(tuple(axes), energy)
+
+
+def _patches(
+    hills: Hills, axes: Sequence[Axis]
+) -> Iterator[tuple[tuple[NDArray[np.int64], ...], FloatArray]]:
+    """Of each hill the points that it may reach, as an index into the grid, and what it is there (kJ/mol)."""
     points = [axis.points for axis in axes]
     if hills.interval is not None:
         points = [np.clip(values, *hills.interval) for values in points]
@@ -249,8 +267,6 @@ def sum_hills(hills: Hills, axes: Sequence[Axis]) -> Surface:
             index = _within_reach(axis, middle, width, hills.interval)
             indices.append(index)
             offsets.append(axis.difference(values[index] - middle))
-        if any(len(index) == 0 for index in indices):
-            continue
         if diagonal:
             exponent = np.zeros(())
             for i, offset in enumerate(offsets):
@@ -258,8 +274,36 @@ def sum_hills(hills: Hills, axes: Sequence[Axis]) -> Surface:
         else:
             mesh = np.stack(np.meshgrid(*offsets, indexing="ij"), axis=-1)
             exponent = 0.5 * np.square(mesh @ whitening.T).sum(-1)
-        energy[np.ix_(*indices)] -= height * _shape(exponent, hills.kernel)
-    return Surface(tuple(axes), energy)
+        yield np.ix_(*indices), height * _shape(exponent, hills.kernel)
+
+
+def bias_of_the_moment(hills: Hills, temperature: float) -> FloatArray:
+    """[hills] the bias (kJ/mol) that each hill met at its centre, less the constant c(t) by which it grows.
+
+    This is what PLUMED calls rbias (Tiwary and Parrinello): with the sum S of the heights in the file,
+    c = kT ln(Σ exp(S/kT) / Σ exp((1−s) S/kT)) over the grid, s being (γ−1)/γ.
+    """
+    axes, thermal, scale = hills.automatic_axes(), thermal_energy(temperature), hills.bias_scale
+    total = np.zeros(tuple(axis.count for axis in axes))
+    corners, _ = linear_corners(axes, hills.centres)
+    met = np.zeros(len(hills))
+    every = max(1, len(hills) // CONSTANTS)
+    numbers, constants = [], []
+    for number, (place, values) in enumerate(_patches(hills, axes)):
+        if number % every == 0:
+            sums = [_log_sum(total / thermal), _log_sum((1.0 - scale) * total / thermal)]
+            numbers.append(number)
+            constants.append(thermal * (sums[0] - sums[1]))
+        for index, weight in corners:
+            met[number] += scale * weight[number] * total[tuple(column[number] for column in index)]
+        total[place] += values
+    return met - np.interp(np.arange(len(hills)), numbers, constants)
+
+
+def _log_sum(exponents: FloatArray) -> float:
+    """ln Σ exp."""
+    largest = float(exponents.max())
+    return largest + math.log(float(np.exp(exponents - largest).sum()))
 
 
 def _shape(exponent: FloatArray, kernel: str) -> FloatArray:
