@@ -49,8 +49,6 @@ ENGINES = ("openmm", "lammps")
 CONFORMERS = {"C7eq": (-80.0, 75.0), "C5": (-155.0, 160.0), "C7ax": (70.0, -60.0), "αL": (60.0, 40.0)}
 """Where the literature has minima of the molecule in vacuum (degrees)."""
 FAR_CONFORMER = "C7ax"
-DEPTH = 0.5
-"""Least depth of a basin in kT: C5 is shallow."""
 ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8}
 TRIALS = 50
 """Steps that tell how many threads are worth while."""
@@ -97,7 +95,7 @@ def run_demo(
         f"{result.route}; everything in {duration(seconds)}"
     )
     print(f"picture of the free energy: {output / PICTURE}")
-    print(f"the same analysis again: symmd fes hills {output / HILLS} -o FOLDER")
+    print(f"the same analysis again: symmd fes hills {output / HILLS} --bins {GRID},{GRID} -o FOLDER")
     return result, report
 
 
@@ -108,7 +106,7 @@ def analyse(output: Path, result: Result) -> Report:
     surface = sum_hills(hills, hills.automatic_axes([GRID, GRID]))
     blocks = hills_blocks(hills, surface, settings.temperature, BLOCKS, SKIPPED)
     source = {"hills_summed": len(hills), "blocks": BLOCKS, "skipped_fraction": SKIPPED}
-    depth = DEPTH * thermal_energy(settings.temperature)
+    depth = thermal_energy(settings.temperature)
     # The path worth seeing is the one over the barrier that unbiased dynamics does not cross.
     crossing = [
         m.name for m in find_landscape(surface, depth).minima[1:] if conformer(m.point) == FAR_CONFORMER
