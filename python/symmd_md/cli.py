@@ -201,6 +201,30 @@ def bench_command(
     run_bench(model, atoms, threads, seconds, json_file)
 
 
+@application.command("verify")
+def verify_command(
+    model: Annotated[
+        Path, typer.Argument(help="Model file, or the name of a model that ships (symmd models).")
+    ],
+    structure: Annotated[
+        Path | None,
+        typer.Option(help="Structure to check it on: whatever ASE reads, last frame; absent: one is made."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for all numbers as a certificate (eV, Å, ps).")
+    ] = None,
+) -> None:
+    """Check a model before trusting it: engines against each other, derivatives, symmetries, conservation.
+
+    Exit code 0: all that ran held; 1: something failed; 2: there was nothing to check. What each bound is and
+    why: docs/verify.md.
+    """
+    from symmd_md.verify.command import run_verify
+
+    if not run_verify(model, structure, json_file):
+        raise typer.Exit(1)
+
+
 @application.command("lammps")
 def lammps_command(
     model: Annotated[Path, typer.Argument(help="Exported model: model.pt or a .safetensors file.")],

@@ -73,20 +73,20 @@ def write_lammps_input(
 
     model = model_path(model)
     engine = _engine.Engine(model, threads=1)
-    atoms = _read(structure)
+    atoms = read_structure(structure)
     engine.species_of(atoms.numbers)  # refuses elements that the model does not know
     present = set(atoms.get_chemical_symbols())
     elements = [symbol for symbol in engine.model["species"] if symbol in present]
-    boxed = _boxed(atoms)
+    in_box = boxed(atoms)
 
     data, script = folder / f"{structure.stem}.data", folder / "in.lammps"
     for path in (data, script):
         if path.exists():
             raise DataError(f"{path} exists already; remove it, or give another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    write_lammps_data(data, boxed, specorder=elements, masses=True, units="metal", atom_style="atomic")
+    write_lammps_data(data, in_box, specorder=elements, masses=True, units="metal", atom_style="atomic")
     periodic = bool(atoms.pbc.all())
-    coupling = "iso" if boxed.cell.orthorhombic else "tri"
+    coupling = "iso" if in_box.cell.orthorhombic else "tri"
     text = INPUT.format(
         name=script.name,
         boundary=" ".join("p" if axis else "s" for axis in atoms.pbc),
@@ -110,7 +110,8 @@ def _quoted(name: str) -> str:
     return f'"{name}"' if any(letter in name for letter in " #&$") else name
 
 
-def _read(path: Path) -> Atoms:
+def read_structure(path: Path) -> Atoms:
+    """The last frame of whatever ASE reads."""
     import ase.io
 
     if not path.is_file():
@@ -124,19 +125,19 @@ def _read(path: Path) -> Atoms:
     return atoms
 
 
-def _boxed(atoms: Atoms) -> Atoms:
+def boxed(atoms: Atoms) -> Atoms:
     """A copy whose open directions have box vectors too, which LAMMPS needs."""
-    boxed = atoms.copy()
+    result = atoms.copy()
     if not atoms.pbc.any():
-        boxed.center(vacuum=VACUUM)
-        return boxed
+        result.center(vacuum=VACUUM)
+        return result
     open_axes = [axis for axis in range(3) if not atoms.pbc[axis]]
     missing = [axis for axis in open_axes if not atoms.cell[axis].any()]
     if missing:
-        boxed.center(vacuum=VACUUM, axis=missing)
+        result.center(vacuum=VACUUM, axis=missing)
     # LAMMPS loses atoms that lie outside of the box along an open axis.
-    inside = boxed.get_scaled_positions(wrap=False)
+    inside = result.get_scaled_positions(wrap=False)
     outside = [axis for axis in open_axes if not ((inside[:, axis] >= 0) & (inside[:, axis] < 1)).all()]
     if outside:
-        boxed.center(vacuum=VACUUM, axis=outside)
-    return boxed
+        result.center(vacuum=VACUUM, axis=outside)
+    return result

@@ -7,12 +7,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import openmm
 import openmm.app
 from openmm import unit
 
 from symmd_md.errors import DataError
+from symmd_md.lattice import reduced_box
 from symmd_md.openmm.force import SymmdForce
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _from_ase(atoms: ase.Atoms) -> Read:
         topology.addAtom(f"{element.symbol}{index + 1}", element, residue)
     positions = atoms.positions
     if periodic.all():
-        vectors, rotation = _box_of(atoms.cell.array)
+        vectors, rotation = reduced_box(atoms.cell.array)
         positions = positions @ rotation
         topology.setPeriodicBoxVectors([openmm.Vec3(*row) for row in vectors / 10.0] * unit.nanometer)
     return Read(topology, unit.Quantity(positions / 10.0, unit.nanometer), _masses(atoms))
@@ -163,25 +163,3 @@ def _masses(atoms: ase.Atoms) -> list[float]:
             )
         masses[constraint.get_indices()] = 0.0
     return [float(mass) for mass in masses]
-
-
-def _box_of(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[3, 3] rows of the same lattice in OpenMM's form, and the rotation that positions are multiplied with.
-
-    That form is lower triangular with a positive diagonal, and no vector has more than half of an earlier
-    one along that one's axis.
-    """
-    volume = np.linalg.det(cell)
-    if abs(volume) < 1e-6:
-        raise DataError(f"a periodic structure needs a cell with a volume, found {cell.tolist()} Å")
-    # A left-handed cell has the lattice of the right-handed one with a vector turned round.
-    right_handed = cell * np.array([[1.0], [1.0], [np.sign(volume)]])
-    first = right_handed[0] / np.linalg.norm(right_handed[0])
-    third = np.cross(right_handed[0], right_handed[1])
-    third /= np.linalg.norm(third)
-    rotation = np.stack([first, np.cross(third, first), third], axis=1)
-    a, b, c = np.tril(right_handed @ rotation)
-    c = c - b * np.round(c[1] / b[1])
-    c = c - a * np.round(c[0] / a[0])
-    b = b - a * np.round(b[0] / a[0])
-    return np.stack([a, b, c]), rotation
