@@ -75,7 +75,7 @@ class Check:
             self.measured is not None
             and math.isfinite(self.measured)
             and math.isfinite(self.bound)
-            and self.measured <= self.bound
+            and bool(self.measured <= self.bound)
         )
 
     @property

@@ -100,7 +100,9 @@ def verify(model: Path, structure: Path | None = None) -> Certificate:
             try:
                 checks += stage.run()
             except NotChecked as reason:
-                omissions.append(Omission(stage.group, stage.name, str(reason)))
+                omission = Omission(stage.group, stage.name, str(reason))
+                if omission not in omissions:  # it is the same in both precisions
+                    omissions.append(omission)
             except Exception as error:  # whatever a front end raises, it did not do what it should
                 checks.append(_failure(stage.group, stage.name, stage.precision, error))
             progress.advance(task)
@@ -227,7 +229,7 @@ def _dynamics_stages(model: Path, atoms: ase.Atoms) -> list[Stage]:
         return prepared[0]
 
     def in_openmm() -> dynamics.Series:
-        potentials.require_openmm(atoms)
+        potentials.require_openmm(atoms)  # before the structure is relaxed for nothing
         return dynamics.in_openmm(start(), model, "float32")
 
     def in_lammps() -> dynamics.Series:

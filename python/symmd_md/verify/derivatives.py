@@ -12,9 +12,8 @@ from symmd_md.verify.checks import Answer, Check, FloatArray, Potential, Yardsti
 
 MOST_ATOMS = 32
 """Of a larger structure the atom nearest to the middle and its neighbours stand for all."""
-STEP = 5e-4
-"""Å."""
-STRAIN = 2e-4
+STEP, STRAIN = 5e-4, 2e-4
+"""Å, and without a unit."""
 JACOBIAN_STEP = 1e-5
 """Å, shorter since second derivatives jump a little where pieces of the radial splines meet."""
 WEIGHTS = {1: 2.0 / 3.0, 2: -1.0 / 12.0}

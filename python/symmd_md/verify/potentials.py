@@ -128,6 +128,7 @@ def openmm_potential(model: Path, precision: Precision) -> Potential:
     """SymmdForce in an OpenMM Context, which tells no virial."""
 
     def compute(atoms: ase.Atoms) -> Answer:
+        require_openmm(atoms)
         from openmm import unit
 
         context = openmm_context(model, atoms, precision, 0.001)
@@ -141,7 +142,11 @@ def openmm_potential(model: Path, precision: Precision) -> Potential:
 
 def _require(*packages: str) -> None:
     for package in packages:
-        if importlib.util.find_spec(package) is None:
+        try:
+            there = importlib.util.find_spec(package) is not None
+        except ModuleNotFoundError:
+            there = False
+        if not there:
             extra = "openmm" if package == "openmm" else "train"
             raise NotChecked(
                 f"the Python package {package} is not installed; pip install 'symmd-md[{extra}]' brings it"
