@@ -1,6 +1,6 @@
 """What a check found, and how far from right its finding may be. Units eV, Å, ps.
 
-Bounds are reasoned in docs/verify.md; none of them depends on what was measured.
+Bounds are reasoned in docs/verify.md; none of them is loosened by the error that it judges.
 """
 
 from __future__ import annotations

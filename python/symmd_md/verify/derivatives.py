@@ -21,7 +21,7 @@ WEIGHTS = {1: 2.0 / 3.0, 2: -1.0 / 12.0}
 DERIVATIVE_BOUND = 1e-6
 """Relative to the largest force component or virial."""
 ASYMMETRY_BOUND = 1e-6
-"""Of λ, which is 0 for a gradient and of the order of 0.1 for forces of a network that has no energy."""
+"""Of λ, which is 0 for a gradient and far above this for forces that no energy stands behind."""
 
 
 def central_atoms(atoms: ase.Atoms, most: int = MOST_ATOMS) -> NDArray[np.int64]:
