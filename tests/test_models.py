@@ -22,6 +22,8 @@ from symmd_md.models import model_path, shipped_model, shipped_names
 from symmd_md.sample.restraint import bonds, dihedral_angle, turn_dihedral
 
 ROOT = Path(__file__).parents[1]
+HEIGHT = 1.5
+"""eV, 29 kT at 600 K: as high as every wall must be at least."""
 PHI, PSI = (1, 3, 4, 5), (3, 4, 5, 7)
 
 
@@ -147,6 +149,23 @@ def test_minima_are_where_gfn2_xtb_has_them() -> None:
     assert np.abs(np.array(equatorial) - (-81.0, 75.0)).max() < 8.0
     assert np.abs(np.array(axial) - (71.0, -63.0)).max() < 8.0
     assert higher - lowest == pytest.approx(0.0567, abs=0.015)
+
+
+def test_a_bond_that_is_shortened_meets_a_wall() -> None:
+    atoms = dipeptide()
+    calculator = SymmdCalculator("ala2", precision="float64", threads=1)
+    bonded = bonds(atoms.numbers, atoms.positions)
+    rest = calculator.get_potential_energy(atoms)
+    for first, second in np.argwhere(bonded).tolist():
+        line = atoms.positions[first] - atoms.positions[second]
+        before, factor = -np.inf, 0.95
+        while before < HEIGHT:
+            moved = atoms.copy()
+            moved.positions[first] = atoms.positions[second] + factor * line
+            energy = calculator.get_potential_energy(moved) - rest
+            symbols = f"{atoms.symbols[first]}{first} to {atoms.symbols[second]}{second}"
+            assert energy > before, f"{symbols} at {factor:.2f}: a fall from {before:.2f} eV"
+            before, factor = energy, factor - 0.01
 
 
 @pytest.mark.skipif(

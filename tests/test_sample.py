@@ -16,8 +16,9 @@ from ase.build import bulk, molecule
 from symmd_md import cli
 from symmd_md.configuration import from_mapping
 from symmd_md.data import read_frames
-from symmd_md.errors import ConfigurationError
+from symmd_md.errors import ConfigurationError, SymmdError
 from symmd_md.sample import dynamics
+from symmd_md.sample.contacts import with_one_contact
 from symmd_md.sample.frames import frame_text, iterate_conformations, whole_frames
 from symmd_md.sample.methods import Method
 from symmd_md.sample.plan import SamplingPlan, jobs_of, read_plan
@@ -184,6 +185,62 @@ def test_starts_and_atoms_must_exist(copper: Path, tmp_path: Path) -> None:
     beyond = [{"atoms": [0, 1, 2, 4], "angles": [0]}]
     with pytest.raises(ConfigurationError, match=r"names atom 4, but .* has 4 atoms"):
         dynamics.sample(plan_of(copper, restraints=beyond), tmp_path / "out.xyz")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_contact_moves_one_atom_along_a_line(seed: int) -> None:
+    atoms = molecule("CH3CH2OH")
+    bounds = (0.7, 1.3)
+    found = with_one_contact(atoms.numbers, atoms.positions, bounds, np.random.default_rng(seed))
+    (moved,) = np.flatnonzero(np.abs(found - atoms.positions).max(axis=1) > 0)
+    others = np.delete(np.arange(len(atoms)), moved)
+    before, after = atoms.positions[others] - atoms.positions[moved], found[others] - found[moved]
+    step = found[moved] - atoms.positions[moved]
+    along = np.linalg.norm(np.cross(before, step), axis=1) < 1e-9
+    distances, factors = np.linalg.norm(before, axis=1), np.linalg.norm(after, axis=1)
+    factors /= distances
+    # The partner is on the line, near, not lighter, and as far as was drawn; nobody else comes nearer.
+    partners = along & (distances < 3.0) & (atoms.numbers[others] >= atoms.numbers[moved])
+    assert ((factors[partners] >= bounds[0]) & (factors[partners] <= bounds[1])).any()
+    assert (factors >= bounds[0] - 1e-12)[distances < 3.0].all()
+    again = with_one_contact(atoms.numbers, atoms.positions, bounds, np.random.default_rng(seed))
+    assert (again == found).all()
+
+
+def test_contacts_that_cannot_be_are_refused(copper: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    with pytest.raises(SymmdError, match="two atoms within 3 Å, found none"):
+        with_one_contact(np.array([1, 1]), np.array([[0.0, 0, 0], [0, 0, 9]]), (0.7, 1.5), generator)
+    # Whichever atom of an equilateral triangle moves away from another one, the third stays behind.
+    triangle = np.array([[0.0, 0, 0], [1, 0, 0], [0.5, 0.75**0.5, 0]])
+    with pytest.raises(SymmdError, match="choose other 'contacts'"):
+        with_one_contact(np.array([1, 1, 1]), triangle, (2.0, 2.01), generator)
+    with pytest.raises(ConfigurationError, match="two rising positive factors"):
+        plan_of(copper, contacts=[1.5, 0.7])
+    crystal = tmp_path / "crystal.xyz"
+    atoms = bulk("Cu", cubic=True)
+    crystal.write_text(frame_text(atoms.numbers, atoms.positions, {}, atoms.cell.array, atoms.pbc))
+    with pytest.raises(ConfigurationError, match=r"are for molecules, but a structure of .* is periodic"):
+        dynamics.sample(plan_of(crystal, contacts=[0.7, 1.5]), tmp_path / "out.xyz")
+
+
+def test_contacts_are_in_the_frames_but_not_in_the_dynamics(copper: Path) -> None:
+    structures = [conformation.atoms() for conformation in iterate_conformations(copper)]
+    positions = []
+    for changes in ({"contacts": [0.7, 0.75]}, {}):
+        plan = plan_of(copper, temperatures=[1.0], **changes)
+        result = dynamics.run_job(jobs_of(plan, 2)[0], structures, plan.reference)
+        assert result.failure is None
+        lines = result.text.splitlines()
+        rows = [
+            line.split()[1:] for first in range(0, len(lines), 6) for line in lines[first + 2 : first + 6]
+        ]
+        positions.append(np.array(rows, dtype=float).reshape(4, 4, 3))
+    for close, plain in zip(*positions, strict=True):
+        moved = np.sort(np.linalg.norm(close - plain, axis=1))
+        # At 1 K nothing else moves as far, although the random numbers of the two runs differ.
+        assert moved[-1] > 0.35
+        assert moved[-2] < 0.1
 
 
 class Interrupted(Exception):

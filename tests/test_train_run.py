@@ -359,3 +359,34 @@ def test_fused_kernels_that_are_not_there_are_one_error(
 def test_cuda_that_is_not_there_is_one_error(tmp_path: Path, data: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"'training.device' is cuda but torch finds no GPU"):
         train(small_run(data, device="cuda"), tmp_path / "run")
+
+
+def test_a_run_may_begin_with_the_weights_of_another(tmp_path: Path, data: Path) -> None:
+    first = tmp_path / "first"
+    train(small_run(data, max_epochs=12), first)
+    before = load_network(first / "best.ckpt")
+    other = write_frames(tmp_path / "other.xyz", make_frames(seed=5))
+    config = small_run(other, max_epochs=3, initial=first / "best.ckpt", learning_rate=1e-5)
+    train(
+        dataclasses.replace(config, training=dataclasses.replace(config.training, max_epochs=1)),
+        tmp_path / "on",
+    )
+    after = load_network(tmp_path / "on" / "best.ckpt")
+    assert after.statistics == before.statistics
+    largest = max(
+        float((one - two).abs().max())
+        for one, two in zip(before.parameters(), after.parameters(), strict=True)
+    )
+    assert 0.0 < largest < 1e-3
+    train(config, tmp_path / "on", resume=True)
+    train(config, tmp_path / "straight")
+    assert_same_run(tmp_path / "on", tmp_path / "straight")
+
+
+def test_a_run_with_another_network_than_its_initial_one_is_refused(tmp_path: Path, data: Path) -> None:
+    first = tmp_path / "first"
+    train(small_run(data, max_epochs=1), first)
+    mapping = run_mapping(data, max_epochs=1, initial=str(first / "best.ckpt"))
+    mapping["model"]["cutoff"] = 4.25
+    with pytest.raises(CheckpointError, match=r"has 'model\.cutoff' = .*, this run 4\.25"):
+        train(run_config(mapping), tmp_path / "on")

@@ -34,7 +34,7 @@ def turned(rows: list[dict[str, Any]], title: str) -> list[dict[str, Any]]:
     ]
 
 
-def card_text(path: Path, stability: list[dict[str, Any]]) -> str:
+def card_text(path: Path, stability: dict[str, list[dict[str, Any]]]) -> str:
     """Everything between the markers."""
     summary = model_file_summary(path)
     header = summary["header"]
@@ -55,7 +55,9 @@ def card_text(path: Path, stability: list[dict[str, Any]]) -> str:
     errors = [{"held out": subset, **found} for subset, found in card["errors"].items()]
     lines = table([{"": key, " ": value} for key, value in about.items()])
     lines += ["", "Errors on frames of runs that no training saw:", "", *table(errors)]
-    lines += ["", "Langevin dynamics in LAMMPS:", "", *table(turned(stability, "stability"))]
+    lines += ["", "Langevin dynamics in LAMMPS:", "", *table(turned(stability["dynamics"], "stability"))]
+    lines += ["", "Walls: one bond of the molecule at rest is shortened until the energy falls:", ""]
+    lines += table(stability["walls"])
     return "\n".join(lines)
 
 

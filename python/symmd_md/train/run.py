@@ -30,7 +30,7 @@ from symmd_md.train.distributed import Processes, end_processes, start_processes
 from symmd_md.train.folder import BEST, LAST, run_folder
 from symmd_md.train.kernels import choose_kernels
 from symmd_md.train.labels import refuse_missing_labels
-from symmd_md.train.load import checkpoint_statistics, statistics_mapping
+from symmd_md.train.load import checkpoint_statistics, initial_network, statistics_mapping
 from symmd_md.train.logs import RunLog, log_row
 from symmd_md.train.loss import Errors
 from symmd_md.train.progress import RunDisplay, count_of, duration, make_display
@@ -95,7 +95,11 @@ class _Run:
             self.statistics = checkpoint_statistics(content)
             _refuse_other_data(content, data, output)
         torch.manual_seed(config.training.seed)
-        network = SymmdNetwork(model, self.statistics)
+        if content is None and config.training.initial is not None:
+            network = initial_network(config.training.initial, model)
+            self.statistics = network.statistics
+        else:
+            network = SymmdNetwork(model, self.statistics)
         self.trainer = Trainer(network, data.train, data.valid, config.training, processes)
         self.kernels = choose_kernels(network, config.training.kernels, processes.device)
         self.valid_errors: dict[str, float] | None = None
@@ -279,6 +283,8 @@ def _refuse_other_data(content: dict[str, Any], data: PreparedData, output: Path
             f"{output}/{LAST} was trained on {before['train']} structures, validated on {before['valid']}, "
             f"the data now have {now['train']} and {now['valid']}; restore the data or start a new run"
         )
+    if content["config"]["training"].get("initial") is not None:
+        return  # its constants are those of the run that it began with
     old, new = checkpoint_statistics(content), data.statistics
     close = math.isclose(old.energy_scale, new.energy_scale, rel_tol=STATISTICS_TOLERANCE) and math.isclose(
         old.mean_neighbours, new.mean_neighbours, rel_tol=STATISTICS_TOLERANCE
