@@ -12,10 +12,11 @@ for part in train valid test; do
         symmd sample "$here/sample_$part.yaml" -o "${part}_frames.xyz" --processes "$processes"
     symmd label "${part}_frames.xyz" -o "$part.xyz" --method GFN2-xTB --processes "$processes"
 done
-if [ -e run/last.ckpt ]; then
-    symmd train "$here/train.yaml" -o run --resume
-else
-    symmd train "$here/train.yaml" -o run
-fi
-python "$here/export.py" run/best.ckpt test.xyz ala2.pt
+python "$here/split.py" train.xyz ordinary.xyz
+for run in train:run train_contacts:run_contacts; do
+    resume=()
+    [ -e "${run#*:}/last.ckpt" ] && resume=(--resume)
+    symmd train "$here/${run%:*}.yaml" -o "${run#*:}" "${resume[@]}"
+done
+python "$here/export.py" run_contacts/best.ckpt test.xyz ala2.pt
 python "$here/stability.py" ala2.pt start.xyz -o stability.json
