@@ -357,7 +357,7 @@ def test_derivative_that_the_context_was_made_without(model: Path) -> None:
 def test_derivative_on_another_platform(model: Path) -> None:
     _, system, positions = simulated(molecule(), model)
     SymmdForce.wrap(system.getForce(0)).addEnergyParameterDerivative("symmd_scale")
-    message = "dE/dsymmd_scale is for the platforms Reference and CPU, found platform OpenCL; put the force into"
+    message = "dE/dsymmd_scale is for the platforms Reference and CPU, found platform OpenCL; put the force"
     with pytest.raises(openmm.OpenMMException, match=message):
         context_of(system, positions, platform="OpenCL")
 
