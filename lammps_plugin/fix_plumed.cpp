@@ -372,7 +372,9 @@ void FixPlumed::collect() {
     }
     shared_count_ = int(shared_indices_.size());
     for (int& index : shared_indices_) --index;  // IDs count from 1
-    shared_forces_.assign(3 * std::size_t(shared_count_), 0.0);
+    // With ENERGY, PLUMED 2.10 scales as many numbers as there are atoms on all ranks, wherever they are.
+    shared_forces_.resize(3 * std::size_t(sharing_ == Sharing::message_passing ? atoms_ : shared_count_));
+    std::fill_n(shared_forces_.begin(), 3 * std::size_t(shared_count_), 0.0);
 }
 
 // PLUMED adds the forces of the bias to those that it gets. With ENERGY it also scales what is there, so it must get
@@ -432,17 +434,19 @@ void FixPlumed::calculate() {
     for (int m = 0; m < 6; ++m) virial[m] = session_ ? system_virial_[order[m]] - plumed_virial_[order[m]] : 0;
 }
 
-// Of everything but this fix, and its virial, as this rank's share of what PLUMED adds up.
+// Of everything but this fix, and its virial. PLUMED adds up the energies of the ranks. Versions differ in whether the
+// first rank alone scales the virial, so that it gets all of it.
 double FixPlumed::potential_energy() {
     if (respa_)
         error->all(FLERR, "PLUMED's ENERGY needs all forces at once, found run_style respa; use run_style verlet");
-    const double shares = sharing_ == Sharing::message_passing ? comm->nprocs : 1;
     const double energy = energy_->compute_scalar();
     pressure_->compute_vector();
-    const double volume = domain->xprd * domain->yprd * (domain->dimension == 3 ? domain->zprd : 1);
-    static constexpr int order[9] = {0, 3, 4, 3, 1, 5, 4, 5, 2};
-    for (int m = 0; m < 9; ++m) system_virial_[m] = -pressure_->vector[order[m]] * volume / force->nktv2p / shares;
-    return energy / shares;
+    if (comm->me == 0) {
+        const double volume = domain->xprd * domain->yprd * (domain->dimension == 3 ? domain->zprd : 1);
+        static constexpr int order[9] = {0, 3, 4, 3, 1, 5, 4, 5, 2};
+        for (int m = 0; m < 9; ++m) system_virial_[m] = -pressure_->vector[order[m]] * volume / force->nktv2p;
+    }
+    return sharing_ == Sharing::message_passing ? energy / comm->nprocs : energy;
 }
 
 double FixPlumed::memory_usage() {
