@@ -35,8 +35,8 @@ __all__ = ["Simulated", "SymmdForce", "app", "liquid", "molecule", "narrow_cryst
 
 ELECTRONVOLT = 1.602176634e-19 * 6.02214076e23 / 1000.0
 """In kJ/mol, from the constants that define the SI."""
-DIFFERENTIATED = ("Reference", "CPU")
-"""Platforms where the force gives the derivative with respect to its scale."""
+HOST_PLATFORMS = ("Reference", "CPU")
+"""Without drivers, of which some crash in OpenMM's minimiser; with the derivative of the force's scale."""
 
 TRIAL = """
 import openmm
@@ -64,9 +64,9 @@ def usable_platforms() -> tuple[str, ...]:
     """Reference, CPU, and OpenCL where it is and computes in double precision without crashing."""
     names = [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())]
     if "OpenCL" not in names:
-        return DIFFERENTIATED
+        return HOST_PLATFORMS
     done = subprocess.run([sys.executable, "-c", TRIAL], capture_output=True)
-    return (*DIFFERENTIATED, "OpenCL") if done.returncode == 0 else DIFFERENTIATED
+    return (*HOST_PLATFORMS, "OpenCL") if done.returncode == 0 else HOST_PLATFORMS
 
 
 PLATFORMS = usable_platforms()

@@ -10,8 +10,8 @@ import pytest
 
 import lammps_cases
 from openmm_cases import (
-    DIFFERENTIATED,
     ELECTRONVOLT,
+    HOST_PLATFORMS,
     PLATFORMS,
     SymmdForce,
     context_of,
@@ -166,7 +166,7 @@ def test_subset_beside_a_classical_force(model: Path, platform: str) -> None:
     assert np.abs(forces_of(context) - found - forces_of(context, groups={1})).max() < 1e-3
 
 
-@pytest.mark.parametrize("platform", DIFFERENTIATED)
+@pytest.mark.parametrize("platform", HOST_PLATFORMS)
 def test_scale_and_its_derivative(model: Path, platform: str) -> None:
     topology, system, positions = simulated(molecule(), model)
     system.removeForce(0)

@@ -15,7 +15,7 @@ import pytest
 
 from model_cases import make_config, make_network
 from openmm_cases import (
-    DIFFERENTIATED,
+    HOST_PLATFORMS,
     PLATFORMS,
     SymmdForce,
     app,
@@ -353,7 +353,7 @@ def test_derivative_that_the_context_was_made_without(model: Path) -> None:
     assert found == {"symmd_scale": pytest.approx(energy_of(context), rel=1e-12)}
 
 
-@pytest.mark.skipif(PLATFORMS == DIFFERENTIATED, reason="there is no platform but Reference and CPU")
+@pytest.mark.skipif(PLATFORMS == HOST_PLATFORMS, reason="there is no platform but Reference and CPU")
 def test_derivative_on_another_platform(model: Path) -> None:
     _, system, positions = simulated(molecule(), model)
     SymmdForce.wrap(system.getForce(0)).addEnergyParameterDerivative("symmd_scale")
