@@ -288,7 +288,7 @@ def test_particle_that_is_too_far_away(model: Path) -> None:
     nanometres = positions.value_in_unit(unit.nanometer).copy()
     nanometres[7, 0] = 1e12
     context.setPositions(nanometres)
-    with pytest.raises(openmm.OpenMMException, match="SymmdForce: .* found particle 7 ") as caught:
+    with pytest.raises(openmm.OpenMMException, match=r"SymmdForce: .* found particle 7 ") as caught:
         energy_of(context)
     assert not re.search(r"atoms? \d", str(caught.value))
 
