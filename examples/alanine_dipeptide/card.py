@@ -40,6 +40,7 @@ def card_text(path: Path, stability: dict[str, list[dict[str, Any]]]) -> str:
     header = summary["header"]
     provenance = header["provenance"]
     card, training, settings = provenance["card"], provenance["training"], header["hyperparameters"]
+    initial = provenance["config"]["training"].get("initial")
     about = {
         "what it is": card["title"],
         "elements": ", ".join(header["species"]),
@@ -48,7 +49,8 @@ def card_text(path: Path, stability: dict[str, list[dict[str, Any]]]) -> str:
         "the weights",
         "network": f"{settings['layers']} layers, C = {settings['channels']}, L = {settings['max_degree']}, "
         f"hidden l ≤ {settings['hidden_degree']}, r_c = {header['cutoff']:g} Å",
-        "trained for": f"{training['epoch']} epochs, {training['minutes']:.0f} minutes of one shared core",
+        "trained for": f"{training['epoch']} epochs, {training['minutes']:.0f} minutes of one shared core"
+        + (f", after those of {initial}" if initial else ""),
         "versions": f"SymMD {training['symmd_version']}, torch {training['torch_version']}",
         "file": f"{path.stat().st_size / 1024:,.0f} kB, model SHA-256 `{summary['sha256']}`",
     }

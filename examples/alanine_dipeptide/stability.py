@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from symmd_md.sample.frames import iterate_conformations
 from symmd_md.sample.restraint import bonds, dihedral_angle
 
 PHI, PSI = (1, 3, 4, 5), (3, 4, 5, 7)
+TIME_STEPS = (1.0, 0.5)
+"""fs, at 300 and 600 K."""
 WALL_STEP, SHORTEST = 0.01, 0.5
 """Of the bond at rest."""
 FRAME_EVERY = 100
@@ -110,7 +114,7 @@ def run(
             float(thermo[half:, 2].mean() - thermo[len(thermo) // 10 : half, 2].mean()) * 1e3 / len(start), 2
         ),
         "frames with φ > 0 (%)": round(100 * float((phi > 0).mean()), 1),
-        "frames with |ψ| > 120° (%)": round(100 * float((np.abs(psi) > 120).mean()), 1),
+        "frames with ψ beyond ±120° (%)": round(100 * float((np.abs(psi) > 120).mean()), 1),
         "steps per second, busy machine": round(steps / seconds),
     }
 
@@ -168,12 +172,10 @@ def main() -> None:
     arguments = parser.parse_args()
     start = next(iterate_conformations(arguments.start)).atoms()
     model = model_path(arguments.model)
-    rows = [
-        run(model, start, temperature, picoseconds, femtoseconds)
-        for temperature, picoseconds, femtoseconds in zip(
-            (300.0, 600.0), arguments.picoseconds, (1.0, 0.5), strict=True
+    with ThreadPoolExecutor(2) as together:
+        rows = list(
+            together.map(partial(run, model, start), (300.0, 600.0), arguments.picoseconds, TIME_STEPS)
         )
-    ]
     found = {"walls": walls(model, start), "dynamics": rows}
     text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     write_atomically(arguments.output, text.encode("utf-8"))
