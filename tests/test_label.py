@@ -19,7 +19,7 @@ from ase.calculators.emt import EMT
 
 from symmd_md import cli
 from symmd_md.data import read_frames
-from symmd_md.errors import ConfigurationError
+from symmd_md.errors import ConfigurationError, SymmdError
 from symmd_md.sample.frames import Conformation, frame_text, iterate_conformations
 from symmd_md.sample.labels import label, label_frame
 from symmd_md.sample.methods import Method
@@ -72,7 +72,12 @@ def write_source(path: Path, shifts: list[float]) -> Path:
     for number, shift in enumerate(shifts):
         atoms = water(number)
         atoms.positions[:, 0] += 0.1 + shift - atoms.positions[0, 0]
-        notes = {"temperature": 300.0 + number, "comment": f"frame {number}", "dipole": 3.0}
+        notes = {
+            "temperature": 300.0 + number,
+            "comment": f"frame {number}",
+            "dipole": 3.0,
+            "REF_energy": -9.0,
+        }
         text += frame_text(atoms.numbers, atoms.positions, notes, energy=-99.0, forces=np.ones((3, 3)))
     path.write_text(text)
     return path
@@ -130,9 +135,9 @@ def test_labels_are_the_calculators_and_notes_are_kept(source: Path, tmp_path: P
         assert notes["comment"] == f"frame {number}"
         assert notes["method"] == "ase.calculators.emt:EMT"
         assert notes["program"].startswith("ase ")
-        assert (notes["charge"], notes["multiplicity"]) == ("0", "1")
+        assert "charge" not in notes  # which this calculator has for itself
         assert (notes["source"], notes["source_frame"]) == ("source.xyz", str(number))
-        assert "dipole" not in notes
+        assert not {"dipole", "REF_energy", "energy"} & set(notes)
 
 
 def test_a_kill_in_the_middle_of_a_frame_costs_that_frame_alone(source: Path, tmp_path: Path) -> None:
@@ -213,6 +218,54 @@ def test_failed_frames_are_reported_skipped_and_tried_again(
         )
     frames = [int(conformation.notes["source_frame"]) for conformation in iterate_conformations(output)]
     assert frames == [0, 2, 4]
+
+
+def test_labels_of_no_frame_at_all_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "failing_calculator.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    source = write_source(tmp_path / "source.xyz", [-3.0, 9.0])
+    output = tmp_path / "labelled.xyz"
+    arguments = ["label", str(source), "-o", str(output), "--method", "failing_calculator:Failing"]
+    monkeypatch.setattr(sys, "argv", ["symmd", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "none of 2 frames of" in said
+    assert "the first one: frame 0: no convergence after 3 cycles" in said
+    assert not output.exists()
+
+
+@needs("tblite")
+@pytest.mark.parametrize("key", ["charge", "multiplicity"])
+def test_a_frame_of_another_charge_is_not_computed(tmp_path: Path, key: str) -> None:
+    atoms = water()
+    # 0.0 and 1.0 are the charge and the multiplicity of the call, written by another program.
+    text = "".join(
+        frame_text(atoms.numbers, atoms.positions, {key: value})
+        for value in ({"charge": "0.0", "multiplicity": "1.0"}[key], "3", "unknown")
+    )
+    source, output = tmp_path / "source.xyz", tmp_path / "out.xyz"
+    source.write_text(text)
+    summary = label(source, output, Method("GFN2-xTB"))
+    assert summary.written == 1
+    computed = {"charge": 0, "multiplicity": 1}[key]
+    for index, value in enumerate(("3", "unknown"), start=1):
+        expected = f"frame {index}: the frame says {key}={value}, but this call computes with {computed}"
+        assert expected in summary.failures[index - 1]
+    with pytest.raises(SymmdError, match="none of 3 frames"):
+        label(source, tmp_path / "other.xyz", Method("GFN2-xTB", charge=2, multiplicity=5))
+
+
+def test_a_calculator_of_ones_own_leaves_the_charge_to_the_frame(tmp_path: Path) -> None:
+    source, output = tmp_path / "source.xyz", tmp_path / "out.xyz"
+    atoms = water()
+    source.write_text(frame_text(atoms.numbers, atoms.positions, {"charge": 1}))
+    assert label(source, output, EMT_METHOD).written == 1
+    assert next(iterate_conformations(output)).notes["charge"] == "1"
+    assert label(source, output, EMT_METHOD).resumed == 1
 
 
 def test_workers_end_with_the_process_that_is_killed(source: Path, tmp_path: Path) -> None:
@@ -335,3 +388,54 @@ def test_a_self_consistency_that_fails_is_no_label(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(pyscf.scf.hf.SCF, "max_cycle", 1)
     text, failure = labelled_directly(water(), Method("HF/STO-3G"))
     assert (text, failure) == ("", "frame 0: the self-consistency did not converge in 1 cycles")
+
+
+@needs("pyscf")
+def test_a_basis_for_the_valence_comes_with_its_core_potential() -> None:
+    # Iodine is 1.61 Å from hydrogen; 54 electrons in the functions for 26 give hundreds of eV/Å there.
+    atoms = Atoms("IH", positions=[[0, 0, 0], [0.2, 0.3, 1.57]])
+    method = Method("HF/def2-SVP")
+    text, failure = labelled_directly(atoms, method)
+    assert failure is None
+    assert 'core_potential="I 28 electrons"' in text
+    _, forces = energy_and_forces(atoms, method)
+    assert np.abs(forces).max() < 2.0
+    assert largest_force_error(atoms, method, 2e-3) < 1e-3
+    conformation = Conformation(
+        atoms.numbers,
+        atoms.positions,
+        atoms.cell.array,
+        atoms.pbc,
+        {"core_potential": "old", "accuracy": "1"},
+    )
+    again = label_frame((0, conformation), Method("HF/STO-3G"), "here")
+    assert again.failure is None
+    assert "core_potential" not in again.text
+    assert "accuracy" not in again.text
+
+
+@needs("pyscf")
+@pytest.mark.parametrize(
+    ("formula", "basis", "element"), [("CO", "bfd-vdz", "C"), ("CO", "gth-dzvp", "C"), ("HI", "gth-x", "")]
+)
+def test_a_basis_without_its_core_potential_is_refused(formula: str, basis: str, element: str) -> None:
+    text, failure = labelled_directly(
+        Atoms(formula, positions=[[0, 0, 0], [0, 0, 1.2]]), Method(f"HF/{basis}")
+    )
+    assert text == ""
+    assert failure is not None
+    if element:
+        assert f"has no functions for the core of {element}, and pyscf knows no core potential" in failure
+    else:
+        assert "lacks an element" in failure
+
+
+@needs("pyscf")
+@pytest.mark.parametrize("basis", ["STO-3G", "3-21G", "6-31G**", "def2-TZVP", "cc-pVDZ", "ano"])
+def test_bases_of_all_electrons_are_taken(basis: str) -> None:
+    atoms = Atoms("HLiCOFNaPSClBr", positions=[[0, 0, 4.0 * k] for k in range(10)])
+    if basis == "6-31G**":
+        del atoms[-1]
+    calculator = Method(f"HF/{basis}", multiplicity=1 + int(atoms.numbers.sum()) % 2).calculator()
+    calculator.atoms = atoms
+    assert calculator._solver().mol.nelectron == atoms.numbers.sum()

@@ -290,6 +290,16 @@ def test_a_run_that_breaks_a_bond_ends_and_is_reported(copper: Path, tmp_path: P
     assert summary.frames < 40
 
 
+def test_a_sampling_without_a_frame_is_an_error_and_leaves_nothing(copper: Path, tmp_path: Path) -> None:
+    plan = plan_of(copper, temperatures=[90000.0], steps=200, every=200)
+    for _ in range(2):
+        with pytest.raises(
+            SymmdError, match=r"none of 2 runs from .*start.xyz gave a frame; the first one: run"
+        ):
+            dynamics.sample(plan, tmp_path / "out.xyz")
+        assert [path.name for path in tmp_path.iterdir()] == ["start.xyz"]
+
+
 def test_the_command_reads_a_plan_and_says_what_came_of_it(
     copper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

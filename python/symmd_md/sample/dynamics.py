@@ -158,10 +158,10 @@ def sample(
         write_atomically(_part(parts, result.index), json.dumps(content).encode())
         if done is not None:
             done(count, len(jobs))
-    return _join(output, parts, jobs, resumed)
+    return _join(output, parts, jobs, resumed, plan.start)
 
 
-def _join(output: Path, parts: Path, jobs: list[Job], resumed: int) -> SamplingSummary:
+def _join(output: Path, parts: Path, jobs: list[Job], resumed: int, start: Path) -> SamplingSummary:
     failures, frames = [], 0
     with replaced_on_success(output) as temporary, temporary.open("w", encoding="utf-8") as stream:
         for job in jobs:
@@ -170,6 +170,12 @@ def _join(output: Path, parts: Path, jobs: list[Job], resumed: int) -> SamplingS
             frames += content["text"].count("Properties=")
             if content["failure"]:
                 failures.append(content["failure"])
+        if frames == 0:
+            # What lies in the parts is failures alone, which the next call has to try again.
+            shutil.rmtree(parts)
+            raise SymmdError(
+                f"none of {len(jobs)} runs from {start} gave a frame; the first one: {failures[0]}"
+            )
     shutil.rmtree(parts)
     return SamplingSummary(frames, len(jobs), resumed, failures)
 

@@ -14,8 +14,9 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
-LABELS = {"energy", "free_energy", "forces", "stress", "virial", "dipole", "magmom", "energies"}
-"""Old labels, which do not pass into a file with new ones."""
+LABELS = {"dipole", "magmom"}
+LABEL_ENDS = ("energy", "energies", "force", "forces", "stress", "virial", "virials")
+"""Old labels, REF_energy and its like too, which do not pass into a file with new ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +51,12 @@ def iterate_conformations(path: Path | str) -> Iterator[Conformation]:
     from symmd_md.data.reading import iterate_frames, iterate_notes
 
     for frame, notes in zip(iterate_frames(path), iterate_notes(path), strict=True):
-        kept = {key: text for key, text in notes.items() if key not in LABELS}
+        kept = {key: text for key, text in notes.items() if not _is_label(key)}
         yield Conformation(frame.numbers, frame.positions, frame.cell, frame.pbc, kept)
+
+
+def _is_label(key: str) -> bool:
+    return key in LABELS or key.lower().endswith(LABEL_ENDS)
 
 
 def frame_text(

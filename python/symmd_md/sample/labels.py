@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from symmd_md.errors import ConfigurationError
+from symmd_md.errors import ConfigurationError, SymmdError
 from symmd_md.sample.frames import Conformation, frame_text, iterate_conformations, whole_frames
 from symmd_md.sample.methods import Method
 from symmd_md.sample.parallel import in_order
@@ -22,7 +22,7 @@ SYNC_EVERY = 64
 """Frames between two moments at which the disk has everything; a crash of the machine costs no more."""
 FIRST_KEYS = (b"Properties=", b"Lattice=")
 """How the comment line of a frame of ours begins."""
-OWN_NOTES = ("source", "source_frame", "geometry")
+OWN_NOTES = ("source", "source_frame", "geometry", "method", "program", "accuracy", "core_potential")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def label_frame(piece: tuple[int, Conformation], method: Method, source: str) ->
     index, conformation = piece
     atoms = conformation.atoms()
     try:
+        _check_electrons(conformation.notes, method)
         atoms.calc = method.calculator()
         energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces())
     except Exception as error:  # whatever a method raises concerns this frame alone
@@ -60,6 +61,7 @@ def label_frame(piece: tuple[int, Conformation], method: Method, source: str) ->
     notes = {
         **{key: text for key, text in conformation.notes.items() if key not in OWN_NOTES},
         **method.provenance(),
+        **(atoms.calc.provenance if method.package == "pyscf" else {}),
         "source": source,
         "source_frame": index,
         "geometry": conformation.digest(),
@@ -74,6 +76,23 @@ def label_frame(piece: tuple[int, Conformation], method: Method, source: str) ->
         forces,
     )
     return Labelled(index, text)
+
+
+def _check_electrons(notes: dict[str, str], method: Method) -> None:
+    """Refuse a frame that says to have another charge or multiplicity than the method computes."""
+    provenance = method.provenance()
+    for key in ("charge", "multiplicity"):
+        if key not in notes or key not in provenance:
+            continue
+        try:
+            same = float(notes[key]) == provenance[key]
+        except ValueError:
+            same = False
+        if not same:
+            raise ConfigurationError(
+                f"the frame says {key}={notes[key]}, but this call computes with {provenance[key]}; give "
+                f"--{key} as the frames have it (those of another one in a call of their own), or correct it"
+            )
 
 
 def label(
@@ -108,6 +127,12 @@ def label(
             if done is not None:
                 done(summary.resumed + count)
         os.fsync(stream.fileno())
+        if summary.failures and not summary.written and not summary.resumed:
+            output.unlink()
+            raise SymmdError(
+                f"none of {len(summary.failures)} frames of {source} could be labelled with {method.name}; "
+                f"the first one: {summary.failures[0]}"
+            )
     return summary
 
 

@@ -94,17 +94,16 @@ class Method:
         return self._callable()()
 
     def provenance(self) -> dict[str, str | int]:
-        """What every frame keeps: method, program and version, charge, multiplicity."""
+        """What every frame keeps: method, program and version, and a charge and multiplicity that are set here."""
         package = self.package or self.name.partition(":")[0].partition(".")[0]
         try:
             program = f"{package} {importlib.metadata.version(package)}"
         except importlib.metadata.PackageNotFoundError:
             program = package
-        settings = {"accuracy": str(XTB_ACCURACY)} if self.package == "tblite" else {}
-        return {
-            "method": self.name,
-            "program": program,
-            **settings,
-            "charge": self.charge,
-            "multiplicity": self.multiplicity,
-        }
+        found: dict[str, str | int] = {"method": self.name, "program": program}
+        if self.package == "tblite":
+            found["accuracy"] = str(XTB_ACCURACY)
+        if self.package:
+            # A calculator of the user's own has its own, which nobody here knows.
+            found |= {"charge": self.charge, "multiplicity": self.multiplicity}
+        return found
