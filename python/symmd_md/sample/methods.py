@@ -94,7 +94,7 @@ class Method:
         return self._callable()()
 
     def provenance(self) -> dict[str, str | int]:
-        """What every frame keeps: method, program and version, and a charge and multiplicity that are set here."""
+        """What every frame keeps: method, program and version, charge and multiplicity if set here."""
         package = self.package or self.name.partition(":")[0].partition(".")[0]
         try:
             program = f"{package} {importlib.metadata.version(package)}"
