@@ -8,6 +8,7 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -17,8 +18,8 @@ import pytest
 from lammps_cases import reason_to_skip
 from model_cases import make_config, make_network
 from symmd_md import cli
-from symmd_md.demo import LONG, DemoSettings, Result, command, run_demo
-from symmd_md.demo.command import conformer
+from symmd_md.demo import LONG, DemoSettings, Result, command, lammps_run, run_demo
+from symmd_md.demo.command import _earlier_results, conformer
 from symmd_md.demo.settings import COLVAR, HILLS, TRAJECTORY
 from symmd_md.engines.plumed import plumed_kernel
 from symmd_md.errors import ConfigurationError, ModelFileError, SymmdError
@@ -143,12 +144,18 @@ class TestBuiltInRoute:
     def test_second_demo_replaces_the_first(
         self, engine: str, tmp_path: Path, weak_model: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        for steps in (4000, 200):
+        for steps in (400, 4000):
             settings = DemoSettings(steps=steps, stride=20, frame_stride=100, threads=1, most_seconds=None)
             run_demo(tmp_path, engine, settings, weak_model)
-        assert len(read_hills([tmp_path / HILLS])) == 10
+        assert len(read_hills([tmp_path / HILLS])) == 200
         assert re.search(r": 4 of 4 ps, [1-9]\d* ns/day\n", capsys.readouterr().out)
-        assert len(ase.io.read(tmp_path / TRAJECTORY, ":", format="xyz")) == 3
+        assert len(ase.io.read(tmp_path / TRAJECTORY, ":", format="xyz")) == 41
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(ConfigurationError, match="holds a demo of 4000 steps, more than the 800 of this"):
+            run_demo(tmp_path, engine, SHORT, weak_model)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        # Nothing of it stays beside a run of the other engine.
+        assert set(before) == {path.name for path in [*_earlier_results(tmp_path, 4000)]}
 
 
 @pytest.mark.skipif(bool(reason_to_skip()), reason=reason_to_skip() or "runs")
@@ -185,6 +192,7 @@ def test_shipped_model_keeps_the_molecule_together(engine: str, tmp_path: Path) 
 @needs_kernel
 @pytest.mark.parametrize("engine", ENGINES)
 def test_plumed_adds_the_bias_where_it_is(engine: str, tmp_path: Path, weak_model: Path) -> None:
+    tmp_path /= "a folder of mine"
     result, _ = run_demo(tmp_path, engine, SHORT, weak_model)
     assert result.route == "PLUMED"
     hills = read_hills([tmp_path / HILLS])
@@ -193,18 +201,24 @@ def test_plumed_adds_the_bias_where_it_is(engine: str, tmp_path: Path, weak_mode
     np.testing.assert_allclose(hills.times, np.arange(1, count + 1) * 0.02, atol=1e-6)
     assert hills.kernel == "stretched-gaussian"
     assert (tmp_path / "plumed.dat").read_text().startswith("# Written by symmd demo")
-    assert read_table(tmp_path / COLVAR).column("metad.bias").max() > 0.0
+    rows = read_table(tmp_path / COLVAR)
+    assert rows.column("metad.bias").max() > 0.0
+    assert rows.column("metad.rbias").max() < rows.column("metad.bias").max()
     assert len(ase.io.read(tmp_path / TRAJECTORY, ":", format="xyz")) == 9
 
 
-def test_folder_with_files_of_others_is_left_alone(tmp_path: Path, weak_model: Path) -> None:
-    (tmp_path / HILLS).write_text("mine")
+@pytest.mark.parametrize("name", [HILLS, "in.lammps", "demo.json", "colvars.colvars.traj"])
+def test_folder_with_files_of_others_is_left_alone(name: str, tmp_path: Path, weak_model: Path) -> None:
+    (tmp_path / name).write_text('{"settings": "mine"}')
+    if name == "in.lammps":
+        (tmp_path / "demo.json").write_text("[1, 2]")
+        name = "demo.json"
     engine = "openmm" if not openmm_reason() else "lammps"
     if engine == "lammps" and reason_to_skip():
         pytest.skip(reason_to_skip())
-    with pytest.raises(ConfigurationError, match="HILLS exists but was not made by symmd demo"):
+    with pytest.raises(ConfigurationError, match=f"{name} exists but was not made by symmd demo"):
         run_demo(tmp_path, engine, SHORT, weak_model)
-    assert (tmp_path / HILLS).read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == (2 if (tmp_path / "in.lammps").exists() else 1)
 
 
 def test_unknown_engine_is_refused(
@@ -236,9 +250,36 @@ def test_failure_of_lammps_is_one_sentence(
 ) -> None:
     if reason_to_skip():
         pytest.skip(reason_to_skip())
-    monkeypatch.setattr(command, "plumed_kernel", lambda: str(weak_model))
+    monkeypatch.setattr(lammps_run, "lammps_input", lambda *_: "units nonsense\n")
+    monkeypatch.setattr(command, "plumed_kernel", lambda: None)
     with pytest.raises(SymmdError, match=r"LAMMPS ended with code \d+: ERROR.*; see .*log.lammps"):
         run_demo(tmp_path / "demo", "lammps", SHORT, weak_model)
+
+
+@pytest.mark.skipif(bool(openmm_reason()), reason=openmm_reason() or "runs")
+def test_failure_of_openmm_is_one_sentence(
+    tmp_path: Path, weak_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "plumed_kernel", lambda: None)
+    settings = replace(SHORT, time_step=0.001, temperature=-1.0)
+    with pytest.raises(SymmdError, match=r"OpenMM ended with: "):
+        run_demo(tmp_path / "demo", "openmm", settings, weak_model)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_kernel_that_is_none_costs_no_earlier_results(
+    engine: str, tmp_path: Path, weak_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo.json").write_text('{"made by": "symmd demo", "steps": 100}')
+    (tmp_path / HILLS).write_text("of an earlier demo")
+    monkeypatch.chdir(tmp_path)
+    for kernel in ("./absent.so", str(weak_model)):
+        monkeypatch.setenv("PLUMED_KERNEL", kernel)
+        with pytest.raises(
+            ConfigurationError, match=r"kernel /.* cannot be loaded \(OSError: .*PLUMED_KERNEL"
+        ):
+            run_demo(tmp_path, engine, SHORT, weak_model)
+        assert (tmp_path / HILLS).read_text() == "of an earlier demo"
 
 
 def test_damaged_model_is_refused_before_anything_runs(tmp_path: Path, weak_model: Path) -> None:

@@ -299,11 +299,16 @@ def test_copies_and_pickles() -> None:
         assert (again.getForceGroup(), again.getName()) == (7, "hills")
     with pytest.raises(DataError, match="expected a PlumedForce, found the force named 'NonbondedForce'"):
         PlumedForce.wrap(system.getForce(0))
+    for other, kind in ((system, "System"), (openmm.VerletIntegrator(0.001), "VerletIntegrator"), (3, "int")):
+        with pytest.raises(DataError, match=f"expected a PlumedForce, found {kind}; give system.getForce"):
+            PlumedForce.wrap(other)
 
 
 def test_script_from_a_file() -> None:
     Path("plumed.dat").write_text("ATOMS=1,2\nKAPPA=1\n")
-    for name in ("plumed.dat", Path("plumed.dat")):
+    Path("my folder").mkdir()
+    Path("my folder/plumed.dat").write_text("ATOMS=1,2\nKAPPA=1\n")
+    for name in ("plumed.dat", Path("plumed.dat"), "my folder/plumed.dat"):
         assert PlumedForce(name).getScript() == "ATOMS=1,2\nKAPPA=1\n"
     assert PlumedForce("ATOMS=1,2 AT=3").getScript() == "ATOMS=1,2 AT=3"
     with pytest.raises(DataError, match=r"found 'absent.dat', which cannot be read: No such file"):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import os
+import subprocess
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from symmd_md.demo.lammps_run import COLVARS_INPUT, DATA, INPUT, LOG, PREFIX
 from symmd_md.demo.progress import duration
 from symmd_md.demo.settings import (
     COLVAR,
@@ -41,9 +46,13 @@ from symmd_md.free_energy.report import (
 from symmd_md.molecules import ALANINE_DIPEPTIDE_SYMBOLS, alanine_dipeptide_positions
 
 MODEL = "ala2"
-RECORD = "demo.json"
+RECORD, MAKER = "demo.json", {"made by": "symmd demo"}
 """By which a later demo knows the folder as its own."""
-WRITTEN = (TRAJECTORY, HILLS, COLVAR, PLUMED_INPUT, PLUMED_LOG, SURFACE, NUMBERS, PICTURE, PATH)
+WRITTEN = (
+    *(TRAJECTORY, HILLS, COLVAR, PLUMED_INPUT, PLUMED_LOG, SURFACE, NUMBERS, PICTURE, PATH),
+    *(INPUT, DATA, COLVARS_INPUT, LOG, f"{PREFIX}.colvars.*"),
+)
+"""Names and patterns of names."""
 BLOCKS, SKIPPED = 5, 0.2
 ENGINES = ("openmm", "lammps")
 CONFORMERS = {"C7eq": (-80.0, 75.0), "C5": (-155.0, 160.0), "C7ax": (70.0, -60.0), "αL": (60.0, 40.0)}
@@ -69,10 +78,15 @@ def run_demo(
     engine = chosen_engine(engine)
     model = shipped_model() if model is None else Path(model)
     kernel = plumed_kernel()
-    _start_afresh(output)
-    output.mkdir(parents=True, exist_ok=True)
-    write_json({"made by": "symmd demo"}, output / RECORD)
+    # All that may be wrong comes before the results of an earlier demo go.
+    earlier = _earlier_results(output, settings.steps)
+    if kernel is not None:
+        _check_kernel(kernel)
     settings = replace(settings, threads=useful_threads(model, settings.threads))
+    for path in earlier:
+        path.unlink()
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(MAKER, output / RECORD)
     print(
         f"alanine dipeptide in vacuum at {settings.temperature:g} K, metadynamics of φ and ψ, "
         f"at most {settings.steps * settings.time_step:g} ps"
@@ -200,22 +214,51 @@ def useful_threads(model: Path, most: int) -> int:
     return min(times, key=lambda threads: times[threads])
 
 
-def _start_afresh(output: Path) -> None:
-    """Remove what an earlier demo left here; files of others with the same names are refused."""
-    there = [output / name for name in WRITTEN if (output / name).exists()]
-    record = output / RECORD
-    if there and not record.is_file():
+def _earlier_results(output: Path, steps: int) -> list[Path]:
+    """What an earlier demo left here; refuses files of others, and to lose a run of more than ``steps``."""
+    there = [path for pattern in (RECORD, *WRITTEN) for path in sorted(output.glob(pattern))]
+    record = _record(output)
+    if there and record is None:
+        # The record itself, where that is of somebody else, or what has no record.
         raise ConfigurationError(
             f"{there[0]} exists but was not made by symmd demo; choose another folder with -o FOLDER"
         )
-    for path in there:
-        path.unlink()
+    made = (record or {}).get("steps", 0)
+    if made > steps:
+        raise ConfigurationError(
+            f"{output} holds a demo of {made} steps, more than the {steps} of this one; choose another "
+            "folder with -o FOLDER, or remove that one"
+        )
+    return there
+
+
+def _record(output: Path) -> dict[str, Any] | None:
+    """What an earlier demo wrote about itself, None where there was none."""
+    try:
+        found = json.loads((output / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and MAKER.items() <= found.items() else None
+
+
+def _check_kernel(kernel: str) -> None:
+    """Refuse a kernel that cannot be loaded, in a process of its own, which it leaves no trace in."""
+    load = "import ctypes, sys; ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)"
+    tried = subprocess.run(
+        [sys.executable, "-c", load, kernel], capture_output=True, text=True, errors="replace", check=False
+    )
+    if tried.returncode != 0:
+        lines = tried.stderr.strip().splitlines() or [f"ended with code {tried.returncode}"]
+        raise ConfigurationError(
+            f"PLUMED's kernel {kernel} cannot be loaded ({lines[-1]}); correct PLUMED_KERNEL, or set it to "
+            "another one"
+        )
 
 
 def _write_record(output: Path, result: Result, model: Path, kernel: str | None, seconds: float) -> None:
     write_json(
         {
-            "made by": "symmd demo",
+            **MAKER,
             "engine": result.engine,
             "bias": result.route,
             "plumed_kernel": kernel,

@@ -24,6 +24,7 @@ from symmd_md.demo.settings import (
     Result,
     plumed_input,
 )
+from symmd_md.errors import SymmdError
 from symmd_md.free_energy.grid import GAS_CONSTANT
 from symmd_md.free_energy.hills import PLAIN, hills_constants
 from symmd_md.free_energy.tables import bound_text
@@ -38,6 +39,13 @@ MOST_STEPS_AT_ONCE = 1000
 
 def run_openmm(model: Path, folder: Path, settings: DemoSettings, kernel: str | None) -> Result:
     """Simulate in ``folder``; ``kernel``: PLUMED's, None for app.Metadynamics."""
+    try:
+        return _simulated(model, folder, settings, kernel)
+    except openmm.OpenMMException as error:
+        raise SymmdError(f"OpenMM ended with: {' '.join(str(error).split())}") from error
+
+
+def _simulated(model: Path, folder: Path, settings: DemoSettings, kernel: str | None) -> Result:
     topology = molecule_topology()
     system = openmm.System()
     for atom in topology.atoms():
@@ -57,7 +65,7 @@ def run_openmm(model: Path, folder: Path, settings: DemoSettings, kernel: str | 
         script = plumed_input(settings, PHI, PSI)
         (folder / PLUMED_INPUT).write_text(script, encoding="utf-8")
         for name in (HILLS, COLVAR):
-            script = script.replace(f"FILE={name}", f"FILE={folder / name}")
+            script = script.replace(f"FILE={name}", f"FILE={{{folder / name}}}")
         plumed = PlumedForce(script, kernel, settings.temperature, log=folder / PLUMED_LOG)
         system.addForce(plumed)
     simulation = simulation_of(system, topology, settings, settings.temperature, settings.friction)

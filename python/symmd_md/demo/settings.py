@@ -98,7 +98,7 @@ psi: TORSION ATOMS={atoms(psi)}
 metad: METAD ...
   ARG=phi,psi PACE={s.stride} HEIGHT={s.height} SIGMA={s.width},{s.width}
   BIASFACTOR={s.bias_factor:g} TEMP={s.temperature:g} FILE={HILLS}
-  GRID_MIN=-pi,-pi GRID_MAX=pi,pi GRID_BIN={GRID},{GRID}
+  GRID_MIN=-pi,-pi GRID_MAX=pi,pi GRID_BIN={GRID},{GRID} CALC_RCT
 ...
-PRINT ARG=phi,psi,metad.bias FILE={COLVAR} STRIDE={s.stride}
+PRINT ARG=phi,psi,metad.bias,metad.rbias FILE={COLVAR} STRIDE={s.stride}
 """

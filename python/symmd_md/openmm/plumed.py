@@ -106,8 +106,8 @@ class PlumedForce(openmm.Force):
 
 
 def _text(script: str | os.PathLike[str]) -> str:
-    # One word is no line of PLUMED's language.
-    if isinstance(script, str) and len(script.split()) != 1:
+    # One word is no line of PLUMED's language, and names of files may have blanks.
+    if isinstance(script, str) and len(script.split()) != 1 and not os.path.isfile(script):
         return script
     try:
         return Path(script).read_text(encoding="utf-8")
