@@ -27,7 +27,7 @@ from symmd_md.free_energy import (
 )
 from symmd_md.free_energy.foreign import read_colvars_grid, read_colvars_hills, read_openmm_bias
 from symmd_md.free_energy.hills import PLAIN
-from symmd_md.free_energy.tables import FloatArray, write_table
+from symmd_md.free_energy.tables import FloatArray, read_table, write_table
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
@@ -110,6 +110,83 @@ def test_rows_become_a_surface(
     numbers = json.loads(Path("fes/surface.json").read_text())
     assert numbers["rows_outside_of_grid"] >= 0
     assert numbers["effective_samples"] < 1200
+
+
+@pytest.mark.parametrize("ends", [(), ("--min", "0.2"), ("--max", "1.0")])
+def test_ends_of_a_grid_that_follows_the_rows_are_not_higher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, ends: tuple[str, ...]
+) -> None:
+    rows = rng.uniform(0.2, 1.0, 40_000)
+    write_table(tmp_path / "COLVAR", {"d": rows}, {})
+    options = ("--cv", "d", "--bins", "20", "--skip", "0", *ends, "-o", tmp_path / "out")
+    assert run(monkeypatch, "colvar", tmp_path / "COLVAR", *options) == 0
+    energy = read_surface(tmp_path / "out" / "surface.dat").energy
+    flat = energy[1 if "--min" in ends else 0 : -1 if "--max" in ends else None]
+    assert len(flat) == 20
+    # 2000 rows in a cell: 0.06 kJ/mol of noise; half a cell would be 1.7 higher.
+    assert flat.max() < 0.35
+    numbers = json.loads((tmp_path / "out" / "surface.json").read_text())
+    assert numbers["rows_outside_of_grid"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ends", "points"),
+    [(("--min", "2", "--max", "4.2"), 12), (("--min", "0"), 11), (("--max", "-1"), 11), ((), 11)],
+)
+def test_rows_of_a_periodic_variable_are_on_any_grid(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rng: np.random.Generator,
+    ends: tuple[str, ...],
+    points: int,
+) -> None:
+    rows = rng.uniform(-math.pi, math.pi, 40_000)
+    write_table(tmp_path / "COLVAR", {"phi": rows}, {"min_phi": "-pi", "max_phi": "pi"})
+    options = ("--cv", "phi", "--bins", "11", *ends, "-o", tmp_path / "out")
+    assert run(monkeypatch, "colvar", tmp_path / "COLVAR", *options) == 0
+    surface = read_surface(tmp_path / "out" / "surface.dat")
+    assert surface.energy.shape == (points,)
+    assert surface.energy.max() < 0.5
+
+
+def test_bias_that_grows_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wall = np.array([0.0, 1.0, 0.0, 2.0, 0.0])
+    write_table(folder / "WALL", {"x": np.linspace(0, 1, 5), "wall.bias": wall}, {})
+    for file, column, told in (("COLVAR", "metad.bias", True), ("WALL", "wall.bias", False)):
+        options = ("--cv", "x", "--bins", "4", "--bias", column, "--blocks", "2", "-o", folder / "out")
+        assert run(monkeypatch, "colvar", folder / file, *options) == 0
+        assert ("grows with time" in capsys.readouterr().out) is told
+
+
+def test_fewer_hills_than_blocks_give_a_surface_without_errors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (folder / "HILLS").read_text().splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    (folder / "FEW").write_text("".join(lines[: first + 3]))
+    assert run(monkeypatch, "hills", folder / "FEW", "-o", folder / "out", "--skip", "0") == 0
+    assert "no errors: 3 hills are fewer than 5 blocks" in capsys.readouterr().out
+    assert read_surface(folder / "out" / "surface.dat").error is None
+    rows = (folder / "COLVAR").read_text().splitlines(keepends=True)
+    (folder / "FEW").write_text("".join(rows[:4]))
+    assert run(monkeypatch, "colvar", folder / "FEW", "--cv", "x", "--skip", "0") == 2
+    assert "found 3 rows; wait for more, or ask for fewer --blocks" in capsys.readouterr().err
+
+
+def test_a_line_that_is_being_written_is_left_out(folder: Path) -> None:
+    text = (folder / "COLVAR").read_text()
+    for cut in (1, 3, len(text.splitlines()[-1]) - 2):
+        (folder / "CUT").write_text(text[:-cut])
+        assert len(read_table(folder / "CUT").lines) == 1499
+    text = (folder / "HILLS").read_text().rstrip("\n")
+    (folder / "CUT").write_text(text)
+    assert len(read_hills([folder / "CUT"])) == 1499
+    surface = torus_file(folder / "torus.dat")
+    # A surface is written at once, by hand perhaps.
+    (folder / "torus.dat").write_text((folder / "torus.dat").read_text().rstrip("\n"))
+    assert read_surface(folder / "torus.dat").energy.shape == surface.energy.shape
 
 
 def test_plain_rows_count_the_same_and_weights_exclude_each_other(

@@ -4,8 +4,10 @@
 well-tempered metadynamics on (φ, ψ) (``symmd demo --long -o RUN``), computes frames spread over it with
 GFN2-xTB, and gives every frame the weight exp((V − (E_xTB − E_model)) / kT), V being the bias at the end of
 the run. As the frames come from the model's dynamics this is exact where the model visits what GFN2-xTB
-would; the number of effective frames and the spread of E_xTB − E_model say how well that holds. Frames that
-are computed lie in FOLDER, and an interrupted call is continued by the same call.
+would; the number of effective frames and the spread of E_xTB − E_model say how well that holds. Errors from
+blocks are too small, by up to a half: the bias at the end is made of all blocks and hides what they differ in
+(docs/free_energy.md). The difference of the two surfaces has the bias in common and knows no such error.
+Frames that are computed lie in FOLDER, and an interrupted call is continued by the same call.
 
 ``python benchmarks/free_energy/xtb_reference.py speed`` measures steps per second of dynamics with GFN2-xTB
 and with the model, both through ASE.

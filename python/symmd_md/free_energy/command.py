@@ -90,6 +90,10 @@ def run_hills(
     count = len(hills.names)
     axes = hills.automatic_axes(grid.bins_of(count), grid.low_of(count), grid.high_of(count))
     surface = free_energy_of_hills(hills, axes, names, temperature)
+    counted = len(hills) - int(skip * len(hills))
+    if 0 < counted < blocks:
+        print(f"no errors: {counted} hills are fewer than {blocks} blocks")
+        blocks = 0
     parts = hills_blocks(hills, surface, temperature, blocks, skip) if blocks else None
     source = {
         "hills": [str(path) for path in files],
@@ -299,7 +303,13 @@ def _log_weights(
 ) -> FloatArray:
     """[rows] logarithms of the weights of a COLVAR file's rows."""
     if bias is not None:
-        return table.column(bias) * unit / kt
+        values = table.column(bias)
+        if _grows(bias, values):
+            print(
+                f"{table.path}: {bias} seems to be of metadynamics and grows with time, so that late rows "
+                "count too much; --bias NAME.rbias (CALC_RCT in PLUMED) or --hills HILLS are right"
+            )
+        return values * unit / kt
     if weights is not None:
         values = table.column(weights)
         if (bad := np.flatnonzero(values < 0)).size:
@@ -314,6 +324,12 @@ def _log_weights(
     if hills is not None:
         return bias_at(hills, np.stack([table.column(name) for name in hills.names], axis=1)) / kt
     return np.zeros(len(table.lines))
+
+
+def _grows(name: str, values: FloatArray) -> bool:
+    """Whether a column is the bias of metadynamics, which grows: nothing at first, then everywhere."""
+    late = values[len(values) // 2 :]
+    return name.endswith(".bias") and len(values) > 1 and values[0] == 0.0 and bool((late > 0.0).all())
 
 
 def _by_time(
@@ -336,7 +352,7 @@ def _colvar_axes(
     periods: Mapping[str, Bounds],
     grid: GridChoice,
 ) -> tuple[Axis, ...]:
-    """The grid for reweighting: the period, or what was visited, unless told."""
+    """The grid for reweighting: the period, or what was visited, unless told; moves periodic rows onto it."""
     count = len(names)
     bins = grid.bins_of(count) or [DEFAULT_BINS] * count
     low, high = grid.low_of(count), grid.high_of(count)
@@ -346,11 +362,34 @@ def _colvar_axes(
         if period is not None and low is None and high is None:
             axes.append(Axis(name, *period, bins[i], True))
             continue
-        start = low[i] if low is not None else float(points[:, i].min())
-        end = high[i] if high is not None else float(points[:, i].max())
-        whole = period is not None and math.isclose(end - start, period[1] - period[0], rel_tol=1e-6)
-        axes.append(Axis(name, start, end, bins[i] + (not whole), whole))
+        if period is not None:
+            length = period[1] - period[0]
+            start = low[i] if low is not None else high[i] - length if high is not None else period[0]
+            end = high[i] if high is not None else start + length
+            whole = math.isclose(end - start, length, rel_tol=1e-6)
+            axes.append(Axis(name, start, end, bins[i] + (not whole), whole))
+            # Rows are where their image is next to the grid.
+            centre = 0.5 * (start + end)
+            points[:, i] = centre + np.remainder(points[:, i] - centre + 0.5 * length, length) - 0.5 * length
+            continue
+        axes.append(
+            _open_axis(name, points[:, i], bins[i], low[i] if low else None, high[i] if high else None)
+        )
     return tuple(axes)
+
+
+def _open_axis(name: str, values: FloatArray, bins: int, low: float | None, high: float | None) -> Axis:
+    """Steps between bounds; an end that is not told lies where the cell around it ends with the rows.
+
+    A point on the last row would have half a cell of rows, and seem kT ln 2 too high.
+    """
+    start = float(values.min()) if low is None else low
+    end = float(values.max()) if high is None else high
+    inside = 0.5 * (low is None), 0.5 * (high is None)
+    count = max(2, bins + 1 - (low is None and high is None))
+    # Less by more than rounding, so that the row at the very end is in its cell.
+    spacing = (end - start) / (count - 1 + sum(inside)) * (1.0 - 1e-9)
+    return Axis(name, start + inside[0] * spacing, end - inside[1] * spacing, count, False)
 
 
 def _openmm_axes(source: SurfaceSource) -> tuple[Axis, ...]:

@@ -244,7 +244,7 @@ def read_surface(path: Path, unit: float = 1.0) -> Surface:
 
     ``inf`` stands for what is not known, as in PLUMED's histograms.
     """
-    table = read_table(path, infinite=True)
+    table = read_table(path, infinite=True, growing=False)
     axes = []
     for name in table.fields:
         if f"nbins_{name}" not in table.constants:

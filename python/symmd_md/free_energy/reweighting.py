@@ -112,7 +112,10 @@ def gather(
     if blocks < LEAST_BLOCKS:
         raise ConfigurationError(f"errors need at least {LEAST_BLOCKS} blocks, found {blocks}")
     if len(points) < blocks:
-        raise DataError(f"expected at least one row for each of {blocks} blocks, found {len(points)} rows")
+        raise DataError(
+            f"expected at least one row for each of {blocks} blocks, found {len(points)} rows; "
+            "wait for more, or ask for fewer --blocks (0: no errors)"
+        )
     check_size(axes)
     indices = np.stack([axis.nearest(column) for axis, column in zip(axes, points.T, strict=True)])
     inside = (indices >= 0).all(axis=0)

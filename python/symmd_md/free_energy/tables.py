@@ -95,8 +95,8 @@ def parse_number(text: str, where: str) -> float:
     return value
 
 
-def read_table(path: Path, infinite: bool = False) -> Table:
-    """Read a table; a last line that a running program has not ended yet is left out.
+def read_table(path: Path, infinite: bool = False, growing: bool = True) -> Table:
+    """Read a table; ``growing``: a last line that a running program has not ended yet is left out.
 
     ``infinite``: whether infinite values are allowed, as in surfaces that were not sampled everywhere.
     """
@@ -107,6 +107,9 @@ def read_table(path: Path, infinite: bool = False) -> Table:
     found = _Reading()
     lines = text.splitlines()
     for number, line in enumerate(lines, 1):
+        if number == len(lines) and found.fields is not None and growing and not text.endswith("\n"):
+            # Even with all of its columns it may lack digits.
+            break
         words = line.split()
         if not words:
             continue
@@ -119,8 +122,6 @@ def read_table(path: Path, infinite: bool = False) -> Table:
                 f"first row, found {line.strip()[:40]!r}; is this a HILLS or COLVAR file?"
             )
         if len(words) != len(found.fields):
-            if number == len(lines) and not text.endswith("\n"):
-                break
             raise DataError(
                 f"{path}, line {number}: expected {len(found.fields)} values ({' '.join(found.fields)}), "
                 f"found {len(words)}; remove the line if a crash cut it"
