@@ -360,6 +360,12 @@ def test_refusals() -> None:
         run("STOP=2")
     with pytest.raises(openmm.OpenMMException, match="temperature must be 0 K or more, found -5"):
         bias(temperature=-5)
+    with pytest.raises(openmm.OpenMMException, match="one copy of the particles, found RPMDIntegrator"):
+        context_of(argon(bias(), periodic=False), places(), openmm.RPMDIntegrator(4, 300, 1, 0.001))
+    nested = openmm.CustomCVForce("2*b")
+    nested.addCollectiveVariable("b", bias())
+    with pytest.raises(openmm.OpenMMException, match="a force of the System itself.*inside of CustomCVForce"):
+        context_of(argon(nested), places(), openmm.VerletIntegrator(0.001))
     context = made()
     positions = places()
     positions[4, 1] = np.nan

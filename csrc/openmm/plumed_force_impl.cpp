@@ -1,10 +1,14 @@
 #include "plumed_force_impl.h"
 
+#include <string>
+#include <typeinfo>
+
 #include "openmm/Context.h"
 #include "openmm/Integrator.h"
 #include "openmm/NonbondedForce.h"
 #include "openmm/OpenMMException.h"
 #include "openmm/System.h"
+#include "openmm/VerletIntegrator.h"
 #include "openmm/internal/ContextImpl.h"
 
 namespace symmd {
@@ -29,6 +33,22 @@ std::vector<double> charges_of(const OpenMM::System& system) {
     return charges;
 }
 
+// Contexts whose steps nobody announces would run to their end without a hill.
+void refuse_without_steps(const OpenMM::Integrator& integrator) {
+    // Its class lives in a plugin, which need not be there.
+    if (std::string(typeid(integrator).name()).find("RPMDIntegrator") != std::string::npos)
+        throw OpenMM::OpenMMException(
+            "PlumedForce: expected one copy of the particles, found RPMDIntegrator with its beads, of which PLUMED "
+            "would see one after the other; take another integrator");
+    // What CustomCVForce and ATMForce make for the forces inside of them; no dynamics has such steps.
+    const double inner_step = 1.0;  // ps
+    if (dynamic_cast<const OpenMM::VerletIntegrator*>(&integrator) && integrator.getStepSize() == inner_step)
+        throw OpenMM::OpenMMException(
+            "PlumedForce: expected to be a force of the System itself, found the step of 1 ps with which OpenMM "
+            "evaluates forces inside of CustomCVForce or ATMForce, where no step of the dynamics is known; add it to "
+            "the System with addForce");
+}
+
 }  // namespace
 
 PlumedForceImpl::PlumedForceImpl(const PlumedForce& owner, std::shared_ptr<PlumedRun> run)
@@ -38,6 +58,7 @@ PlumedForceImpl::~PlumedForceImpl() { run_->leave(this); }
 
 void PlumedForceImpl::initialize(ContextImpl& context) {
     CustomCPPForceImpl::initialize(context);
+    refuse_without_steps(context.getIntegrator());
     const std::string platform = context.getPlatform().getName();
     on_host_ = platform == "Reference" || platform == "CPU";
     const OpenMM::System& system = context.getSystem();
