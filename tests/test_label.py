@@ -26,6 +26,7 @@ from symmd_md.sample.methods import Method
 
 EMT_METHOD = Method("ase.calculators.emt:EMT")
 FAILING = '''
+import os
 import numpy as np
 from ase.calculators.emt import EMT
 from ase.calculators.calculator import CalculationFailed
@@ -35,8 +36,10 @@ class Failing(EMT):
 
     def calculate(self, *arguments, **options):
         super().calculate(*arguments, **options)
-        if self.atoms.positions[0, 0] < 0:
+        if -8 <= self.atoms.positions[0, 0] < 0:
             raise CalculationFailed("no convergence\\nafter 3 cycles")
+        if self.atoms.positions[0, 0] < -8:
+            os._exit(1)  # as a crash or the kernel does
         if self.atoms.positions[0, 0] > 5:
             self.results["forces"] = np.full((len(self.atoms), 3), np.nan)
 '''
@@ -238,6 +241,28 @@ def test_labels_of_no_frame_at_all_are_an_error(
     assert not output.exists()
 
 
+def test_a_frame_that_ends_its_process_costs_that_frame_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_calculator.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    method = Method("failing_calculator:Failing")
+    source = write_source(tmp_path / "source.xyz", [0.0, -9.0, 0.0, 0.0, -3.0, 0.0])
+    output = tmp_path / "labelled.xyz"
+    seen: list[int] = []
+    summary = label(source, output, method, processes=2, done=seen.append)
+    assert summary.written == 4
+    assert [sentence.split(":")[0] for sentence in summary.failures] == ["frame 1", "frame 4"]
+    assert "its process ended (killed" in summary.failures[0]
+    assert seen == list(range(1, 7))
+    frames = [int(conformation.notes["source_frame"]) for conformation in iterate_conformations(output)]
+    assert frames == [0, 2, 3, 5]
+    everyone = write_source(tmp_path / "everyone.xyz", [0.0] + [-9.0] * 6)
+    with pytest.raises(SymmdError, match="3 worker processes in a row ended without a result"):
+        label(everyone, tmp_path / "none.xyz", method)
+    assert len(read_frames(tmp_path / "none.xyz")) == 1
+
+
 @needs("tblite")
 @pytest.mark.parametrize("key", ["charge", "multiplicity"])
 def test_a_frame_of_another_charge_is_not_computed(tmp_path: Path, key: str) -> None:
@@ -427,7 +452,7 @@ def test_a_basis_without_its_core_potential_is_refused(formula: str, basis: str,
     if element:
         assert f"has no functions for the core of {element}, and pyscf knows no core potential" in failure
     else:
-        assert "lacks an element" in failure
+        assert "pyscf has no basis 'gth-x' for an element of HI" in failure
 
 
 @needs("pyscf")

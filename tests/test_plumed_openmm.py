@@ -364,7 +364,9 @@ def test_refusals() -> None:
         context_of(argon(bias(), periodic=False), places(), openmm.RPMDIntegrator(4, 300, 1, 0.001))
     nested = openmm.CustomCVForce("2*b")
     nested.addCollectiveVariable("b", bias())
-    with pytest.raises(openmm.OpenMMException, match="a force of the System itself.*inside of CustomCVForce"):
+    with pytest.raises(
+        openmm.OpenMMException, match=r"a force of the System itself.*inside of CustomCVForce"
+    ):
         context_of(argon(nested), places(), openmm.VerletIntegrator(0.001))
     context = made()
     positions = places()

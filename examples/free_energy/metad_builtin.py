@@ -2,7 +2,9 @@
 
     python metad_builtin.py model.pt --picoseconds 500
 
-Writes the free energy (free_energy.dat: φ and ψ in rad, kJ/mol) and a trajectory.
+Writes a trajectory and the free energy (kJ/mol), free_energy.npy, for
+
+    symmd fes show free_energy.npy --period phi=-pi:pi --period psi=-pi:pi
 """
 
 from __future__ import annotations
@@ -60,13 +62,7 @@ def main() -> None:
     simulation.reporters.append(report)
     bias.step(simulation, steps)
 
-    free_energy = bias.getFreeEnergy().value_in_unit(unit.kilojoules_per_mole)
-    free_energy -= free_energy.min()
-    angles = np.linspace(-np.pi, np.pi, POINTS)
-    # Rows of the array are ψ, columns φ.
-    psi, phi = np.meshgrid(angles, angles, indexing="ij")
-    table = np.column_stack([phi.ravel(), psi.ravel(), free_energy.ravel()])
-    np.savetxt("free_energy.dat", table, fmt="%12.6f", header="phi (rad)  psi (rad)  free energy (kJ/mol)")
+    np.save("free_energy.npy", bias.getFreeEnergy().value_in_unit(unit.kilojoules_per_mole))
 
 
 if __name__ == "__main__":

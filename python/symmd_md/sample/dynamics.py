@@ -101,6 +101,10 @@ def run_job(job: Job, structures: list[Atoms], method: Method) -> JobResult:
     return JobResult(job.index, "".join(frames), None)
 
 
+def _ended(job: Job) -> JobResult:
+    return JobResult(job.index, "", f"{_name(job)}: its process ended (killed, out of memory, or a crash)")
+
+
 def _check(atoms: Atoms, bonded: np.ndarray | None) -> None:
     if not np.isfinite(atoms.positions).all():
         raise SymmdError("the positions are no longer finite; take a shorter time_step")
@@ -153,7 +157,7 @@ def sample(
     waiting = [job for job in jobs if not _part(parts, job.index).exists()]
     resumed = len(jobs) - len(waiting)
     work = partial(run_job, structures=[structure.atoms() for structure in structures], method=method)
-    for count, result in enumerate(in_order(work, waiting, processes), start=resumed + 1):
+    for count, result in enumerate(in_order(work, waiting, processes, _ended), start=resumed + 1):
         content = {"text": result.text, "failure": result.failure}
         write_atomically(_part(parts, result.index), json.dumps(content).encode())
         if done is not None:

@@ -95,6 +95,10 @@ def _check_electrons(notes: dict[str, str], method: Method) -> None:
             )
 
 
+def _ended(piece: tuple[int, Conformation]) -> Labelled:
+    return Labelled(piece[0], "", f"frame {piece[0]}: its process ended (killed, out of memory, or a crash)")
+
+
 def label(
     source: Path,
     output: Path,
@@ -105,7 +109,8 @@ def label(
     """Append the frames of ``source`` with energy (eV) and forces (eV/Å) to ``output`` (extended XYZ).
 
     A frame is in ``output`` whole or not at all; after an interruption the same call goes on with those that
-    are missing, the failed ones among them. ``done(frames)`` is told how many are over.
+    are missing, the failed ones among them. ``done(frames)`` is told how many are over. If no frame can be
+    labelled, now or before, that is an error.
     """
     method.require()
     summary = LabelSummary()
@@ -114,7 +119,8 @@ def label(
         summary.resumed = len(known)
         pieces = _missing(source, known, output)
         for count, result in enumerate(
-            in_order(partial(label_frame, method=method, source=source.name), pieces, processes), start=1
+            in_order(partial(label_frame, method=method, source=source.name), pieces, processes, _ended),
+            start=1,
         ):
             if result.failure is not None:
                 summary.failures.append(result.failure)

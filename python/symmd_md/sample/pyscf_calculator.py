@@ -53,6 +53,7 @@ class PyscfCalculator(Calculator):  # type: ignore[misc]
 
     def _solver(self) -> Any:
         from pyscf import dft, gto, scf
+        from pyscf.lib.exceptions import BasisNotFoundError
 
         structure: Any = self.atoms
         symbols = structure.get_chemical_symbols()
@@ -63,10 +64,15 @@ class PyscfCalculator(Calculator):  # type: ignore[misc]
                 atom=geometry, unit="Angstrom", basis=self.basis, ecp=potentials, charge=self.charge,
                 spin=self.multiplicity - 1, verbose=0,
             )  # fmt: skip
+        except BasisNotFoundError as error:
+            raise InputError(
+                f"pyscf has no basis {self.basis!r} for an element of {structure.get_chemical_formula()} "
+                f"({' '.join(str(error).split())}); see the names that it knows"
+            ) from None
         except RuntimeError as error:
             raise InputError(
-                f"charge {self.charge} and multiplicity {self.multiplicity} do not fit the electrons, or the "
-                f"basis {self.basis!r} lacks an element ({' '.join(str(error).split())})"
+                f"charge {self.charge} and multiplicity {self.multiplicity} do not fit the electrons "
+                f"({' '.join(str(error).split())})"
             ) from None
         self._check_core(molecule)
         open_shell = self.multiplicity > 1
@@ -94,7 +100,7 @@ class PyscfCalculator(Calculator):  # type: ignore[misc]
         """Refuse a basis of the valence alone on an element that no potential was found for."""
         from pyscf.data import elements
 
-        for symbol, shells in molecule._basis.items():
+        for symbol, shells in sorted(molecule._basis.items()):
             if symbol in molecule._ecp:
                 continue
             number = elements.charge(symbol)
