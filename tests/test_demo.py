@@ -171,6 +171,20 @@ def test_lammps_has_the_temperature_of_its_thermostat(tmp_path: Path, weak_model
     assert np.mean(temperatures[1:]) == pytest.approx(300.0, abs=25.0)
 
 
+def test_no_example_makes_random_forces_cancel() -> None:
+    examples = Path(__file__).parents[1] / "examples"
+    if not examples.exists():
+        pytest.skip("examples are not part of a source distribution")
+    baths = [
+        line
+        for path in examples.rglob("in.*")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"fix\s.*\slangevin\s", line)
+    ]
+    assert len(baths) >= 2
+    assert not [line for line in baths if re.search(r"zero\s+yes", line)]
+
+
 @pytest.mark.skipif("ala2" not in shipped_names(), reason="the model ala2 is not in this copy")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_shipped_model_keeps_the_molecule_together(engine: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,14 @@ def test_a_line_that_is_being_written_is_left_out(folder: Path) -> None:
     # A surface is written at once, by hand perhaps.
     (folder / "torus.dat").write_text((folder / "torus.dat").read_text().rstrip("\n"))
     assert read_surface(folder / "torus.dat").energy.shape == surface.energy.shape
+
+
+@pytest.mark.filterwarnings("error")
+def test_flat_surface_is_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hills = read_hills([folder / "HILLS"])
+    write_hills(replace(hills, heights=np.zeros(len(hills))), folder / "FLAT")
+    assert run(monkeypatch, "hills", folder / "FLAT", "--blocks", "0", "-o", folder / "out") == 0
+    assert (folder / "out" / "surface.png").stat().st_size > 1000
 
 
 def test_plain_rows_count_the_same_and_weights_exclude_each_other(

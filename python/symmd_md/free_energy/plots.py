@@ -99,8 +99,9 @@ def _decorate_curve(panel: Axes, surface: Surface) -> None:
     panel.set_xlabel(_label(surface.axes[0]))
     panel.set_ylabel("free energy (kJ/mol)")
     panel.grid(True, alpha=0.2)
-    highest = float(np.nanmax(surface.energy))
-    panel.set_ylim(-0.03 * min(highest, MOST_ENERGY), 1.05 * min(highest, MOST_ENERGY))
+    # A flat surface has a height too.
+    highest = min(float(np.nanmax(surface.energy)), MOST_ENERGY) or 1.0
+    panel.set_ylim(-0.03 * highest, 1.05 * highest)
 
 
 def _map(panel: Axes, surface: Surface, highest: float = MOST_ENERGY) -> None:
