@@ -2,7 +2,8 @@
 
 A result is benchmarks/results/NAME.json with ``title``, ``command``, ``machine``, ``versions`` and ``rows``:
 mappings with the same keys, which become the columns of the table between ``<!-- NAME:begin -->`` and
-``<!-- NAME:end -->`` of the README. ``python benchmarks/record.py`` writes those tables anew.
+``<!-- NAME:end -->`` of README.md or docs/measured.md. ``python benchmarks/record.py`` writes those tables
+anew.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from symmd_md.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "measured.md")
 
 
 def write_result(
@@ -66,4 +67,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    write_atomically(README, filled(README.read_text(encoding="utf-8")).encode("utf-8"))
+    for page in PAGES:
+        write_atomically(page, filled(page.read_text(encoding="utf-8")).encode("utf-8"))

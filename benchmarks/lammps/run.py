@@ -19,14 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import ase.io
+import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from record import write_result
+from record import RESULTS, write_result
 
 from symmd_md._engine import Engine
 from symmd_md.engines.lammps import PLUGIN, plugin_folder, write_lammps_input
@@ -59,6 +61,7 @@ def main() -> None:
             for system in arguments.system
             for row in drift(system, arguments.temperature, arguments.picoseconds, arguments.tiny)
         ]
+        rows = rows if arguments.tiny else with_other_systems(rows)
         title = "Total energy in NVE at 0.5 fs, after 5 ps at constant temperature"
     elif arguments.command == "speed":
         rows = speed(arguments.model, arguments.structure, arguments.tiny)
@@ -72,37 +75,67 @@ def main() -> None:
 
 
 def drift(system: str, temperature: float, picoseconds: float, tiny: bool) -> list[dict[str, Any]]:
-    """Slope of the total energy with its standard error (blocks), and its fluctuation about the line."""
+    """Slope of the total energy with its standard error (blocks), and its fluctuation about the line.
+
+    Both precisions run at the same time, since nothing is timed; draws benchmarks/lammps/drift_NAME.png.
+    """
     name, files = system.split("=", 1)
     model, structure = (Path(file) for file in files.rsplit(":", 1))
+    precisions = ("single", "double")
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(constant_energy, model, structure, temperature, picoseconds, p, tiny)
+            for p in precisions
+        ]
     rows = []
-    for precision in ("single", "double"):
-        steps = 400 if tiny else round(picoseconds / TIMESTEP)
-        before = 200 if tiny else round(5.0 / TIMESTEP)
-        with tempfile.TemporaryDirectory() as folder:
-            script = prepared(model, structure, Path(folder), temperature, precision)
-            script += f"timestep {TIMESTEP}\nthermo_style custom step temp etotal\nthermo 20\n"
-            script += f"thermo_modify norm no format float %.15g\nrun {before}\nunfix dynamics\n"
-            script += f"reset_timestep 0\nfix 1 all nve\nrun {steps}\n"
-            output = lammps(script, Path(folder))
-        atoms = int(re.findall(r"with (\d+) atoms", output)[-1])
-        table = np.array(tables(output)[-1])
-        nanoseconds, energy = table[:, 0] * TIMESTEP * 1e-3, table[:, 2] * 1e3 / atoms
-        slope, error = slope_with_error(nanoseconds, energy)
-        rest = energy - np.polyval(np.polyfit(nanoseconds, energy, 1), nanoseconds)
+    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+    for precision, run in zip(precisions, runs, strict=True):
+        atoms, picoseconds_passed, temperatures, energy = run.result()
+        slope, error = slope_with_error(picoseconds_passed * 1e-3, energy)
+        rest = energy - np.polyval(np.polyfit(picoseconds_passed, energy, 1), picoseconds_passed)
+        axes.plot(picoseconds_passed, energy - energy.mean(), lw=0.5, alpha=0.8, label=precision)
         rows.append(
             {
                 "system": name,
                 "atoms": atoms,
                 "precision": precision,
-                "length (ps)": round(nanoseconds[-1] * 1e3, 3),
-                "mean temperature (K)": round(float(table[:, 1].mean()), 1),
+                "length (ps)": round(picoseconds_passed[-1], 3),
+                "mean temperature (K)": round(float(temperatures.mean()), 1),
                 "drift (meV/atom/ns)": float(f"{slope:.3g}"),
                 "standard error (meV/atom/ns)": float(f"{error:.2g}"),
                 "fluctuation (meV/atom)": float(f"{rest.std():.3g}"),
             }
         )
+    axes.set(xlabel="time (ps)", ylabel="total energy − mean (meV/atom)", title=f"{name}, NVE at 0.5 fs")
+    axes.legend()
+    if not tiny:
+        figure.savefig(Path(__file__).with_name(f"drift_{name.replace(' ', '_')}.png"), dpi=100)
     return rows
+
+
+def constant_energy(
+    model: Path, structure: Path, temperature: float, picoseconds: float, precision: str, tiny: bool
+) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+    """Number of atoms; time (ps), temperature (K) and total energy (meV/atom) along a run in NVE."""
+    steps = 400 if tiny else round(picoseconds / TIMESTEP)
+    before = 200 if tiny else round(5.0 / TIMESTEP)
+    with tempfile.TemporaryDirectory() as folder:
+        script = prepared(model, structure, Path(folder), temperature, precision)
+        script += f"timestep {TIMESTEP}\nthermo_style custom step temp etotal\nthermo 20\n"
+        script += f"thermo_modify norm no format float %.15g\nrun {before}\nunfix dynamics\n"
+        script += f"reset_timestep 0\nfix 1 all nve\nrun {steps}\n"
+        output = lammps(script, Path(folder))
+    atoms = int(re.findall(r"with (\d+) atoms", output)[-1])
+    table = np.array(tables(output)[-1])
+    return atoms, table[:, 0] * TIMESTEP, table[:, 1], table[:, 2] * 1e3 / atoms
+
+
+def with_other_systems(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Systems that were measured before and not now, and then ``rows``."""
+    path = RESULTS / "lammps_drift.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    now = {row["system"] for row in rows}
+    return [row for row in before if row["system"] not in now] + rows
 
 
 def slope_with_error(times: np.ndarray, values: np.ndarray, blocks: int = 20) -> tuple[float, float]:
