@@ -116,8 +116,9 @@ def _map(panel: Axes, surface: Surface, highest: float = MOST_ENERGY) -> None:
     top = min(float(np.nanmax(surface.energy)), highest)
     step = _round_step(top / LEVELS)
     levels = np.arange(0.0, top + step, step)
-    # What was hardly ever visited is left white.
-    masked = np.ma.masked_invalid(np.where(values <= levels[-1], values, np.nan))
+    # What was hardly ever visited is left white. The shift that brings two surfaces together may put the
+    # lowest places below zero.
+    masked = np.ma.masked_invalid(np.where(values <= levels[-1], np.maximum(values, 0.0), np.nan))
     filled = panel.contourf(*coordinates, masked.T, levels=levels, cmap="viridis")
     panel.contour(*coordinates, masked.T, levels=levels, colors="black", linewidths=0.3, alpha=0.5)
     assert panel.figure is not None
