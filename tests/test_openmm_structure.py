@@ -34,9 +34,11 @@ from openmm_cases import (
     write_model,
 )
 from symmd_md._engine import Engine
-from symmd_md.errors import DataError
+from symmd_md.analysis.bench_structures import alanine_dipeptide
+from symmd_md.errors import DataError, ModelFileError
 from symmd_md.export.model_file import write_model_file
 from symmd_md.model import ModelStatistics
+from symmd_md.models import model_path
 from symmd_md.openmm import system_from
 
 
@@ -324,3 +326,14 @@ def test_example_ends_where_the_model_does_not_hold_the_structure(tmp_path: Path
     assert re.match(
         r"the simulation has blown up: expected less than 1500 K, found \S+ K at step", done.stderr
     )
+
+
+def test_the_name_of_a_model_that_ships() -> None:
+    structure = alanine_dipeptide()
+    atoms = ase.Atoms(numbers=structure.numbers, positions=structure.positions)
+    topology, system, positions = system_from(atoms, "ala2", precision="double")
+    assert SymmdForce.wrap(system.getForce(0)).getModelName() == "ala2"
+    expected = engine_energy(model_path("ala2"), atoms)
+    assert energy_of(context_of(system, positions)) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ModelFileError, match="what ships: ala2"):
+        SymmdForce("ala3", topology)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from symmd_md.openmm.library import require_library
 
@@ -19,6 +18,7 @@ from openmm import unit  # noqa: E402
 import symmd_md.openmm._forces as _forces  # noqa: E402
 from symmd_md._engine import model_file_summary  # noqa: E402
 from symmd_md.errors import DataError, ModelFileError  # noqa: E402
+from symmd_md.models import model_path  # noqa: E402
 
 EMPTY = '<Force type="SymmdForce" version="1"/>'
 
@@ -26,8 +26,9 @@ EMPTY = '<Force type="SymmdForce" version="1"/>'
 class SymmdForce(openmm.Force):
     """Energy and forces of a model file for the atoms of a topology, on every platform of OpenMM.
 
-    ``model``: ``model.pt`` or ``.safetensors``, whose content the force keeps, also in XML. ``topology``:
-    that of the System. ``atoms``: indices of the atoms that the model describes; None for all.
+    ``model``: ``model.pt``, ``.safetensors`` or the name of a model that ships; the force keeps its content,
+    also in XML. ``topology``: that of the System. ``atoms``: indices of the atoms that the model describes;
+    None for all.
     ``precision``: "single" and "mixed" (fp32 arithmetic on fp64 differences of coordinates, fp64 energies)
     or "double". ``threads``: OpenMP threads, 0 for OpenMP's own number, fewer for a few atoms.
     ``periodic``: None takes it from the topology, which has a box or none. ``deterministic``: the same
@@ -82,16 +83,17 @@ class SymmdForce(openmm.Force):
         return wrapped
 
     def setModel(self, model: str | os.PathLike[str]) -> None:
-        """Take the content of a model file; ``updateParametersInContext`` brings it into a Context."""
-        path = Path(model)
+        """Take the content of a model file or a shipped model; ``updateParametersInContext`` brings it into a
+        Context."""
+        path, name = model_path(model), os.fspath(model)
         try:
             content = path.read_bytes()
         except OSError as error:
             raise ModelFileError(
                 f"cannot read model file {path}: {error.strerror}; name a file that symmd export wrote"
             ) from None
-        model_file_summary(content, str(path))  # refuses what is no model
-        _forces.set_model(self._address, content, str(path))
+        model_file_summary(content, name)  # refuses what is no model
+        _forces.set_model(self._address, content, name)
 
     def getModel(self) -> bytes:
         """Content of the model file."""
@@ -99,7 +101,7 @@ class SymmdForce(openmm.Force):
         return content
 
     def getModelName(self) -> str:
-        """What messages call the model: the path that was given."""
+        """What messages call the model: the path or name that was given."""
         name: str = _forces.get_model_name(self._address)
         return name
 
