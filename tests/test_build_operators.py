@@ -42,7 +42,7 @@ def test_without_the_compiled_engine(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_without_cmake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_operators, "_program", lambda name: None)
+    monkeypatch.setattr(build_operators, "program", lambda name: None)
     with pytest.raises(ConfigurationError, match="needs cmake, which was not found; pip install cmake"):
         build_operators.build(tmp_path)
 
@@ -60,7 +60,7 @@ def test_a_build_that_fails_shows_why_and_keeps_the_old_library(
 
 
 def test_the_engine_must_be_named_where_it_is_built_alone(tmp_path: Path) -> None:
-    cmake = build_operators._program("cmake")
+    cmake = build_operators.program("cmake")
     if cmake is None:
         pytest.skip("cmake is not installed")
     command = [cmake, "-S", str(ROOT / "csrc" / "torch"), "-B", str(tmp_path)]

@@ -40,7 +40,6 @@ from symmd_md.demo.lammps_run import (
     colvars_input,
     data_file,
     lammps_input,
-    lammps_program,
 )
 from symmd_md.demo.settings import PLUMED_INPUT, plumed_input
 from symmd_md.engines.plumed import plumed_kernel
@@ -50,6 +49,7 @@ from symmd_md.free_energy import Surface, compare, read_surface
 from symmd_md.free_energy.plots import draw_comparison
 from symmd_md.free_energy.report import SURFACE, with_error
 from symmd_md.molecules import PHI, PSI
+from symmd_md.programs import program
 
 BELOW = 20.0
 """kJ/mol: surfaces are compared where they are lower."""
@@ -271,8 +271,8 @@ print((time.perf_counter() - started) / {steps})
 
 def lammps_seconds(model: Path, steps: int, kernel: str | None, biased: bool) -> float:
     """Seconds of a step by LAMMPS' own clock."""
-    program = lammps_program()
-    if program is None:
+    lmp = program("lmp")
+    if lmp is None:
         raise ModuleNotFoundError("LAMMPS is not installed")
     settings = DemoSettings(steps=steps, threads=1, most_seconds=None)
     text = lammps_input(model, settings, kernel)
@@ -285,7 +285,7 @@ def lammps_seconds(model: Path, steps: int, kernel: str | None, biased: bool) ->
         (folder / COLVARS_INPUT).write_text(colvars_input(settings), encoding="utf-8")
         (folder / PLUMED_INPUT).write_text(plumed_input(settings, PHI, PSI), encoding="utf-8")
         done = subprocess.run(
-            [program, "-in", "in.lammps"],
+            [lmp, "-in", "in.lammps"],
             cwd=folder,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,

@@ -7,7 +7,6 @@ engine and its kernels lie compiled in the package. Needs a C++20 compiler, and 
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import symmd_md
 from symmd_md.errors import ConfigurationError, SymmdError
 from symmd_md.files import replaced_on_success
 from symmd_md.operators import BUILD_COMMAND, LIBRARY
+from symmd_md.programs import program
 
 ENGINE = Path("csrc") / "libsymmd_engine.a"
 JOBS = 2
@@ -32,7 +32,7 @@ def build(package: Path | None = None) -> Path:
             "it, then build them again"
         )
     package = package or _installed_package()
-    cmake = _program("cmake")
+    cmake = program("cmake")
     if cmake is None:
         raise ConfigurationError("building the operators needs cmake, which was not found; pip install cmake")
     with tempfile.TemporaryDirectory(prefix="symmd_operators_") as folder:
@@ -40,7 +40,7 @@ def build(package: Path | None = None) -> Path:
             cmake, "-S", str(package / "csrc" / "torch"), "-B", folder,
             f"-DPython_EXECUTABLE={sys.executable}", f"-DSYMMD_ENGINE={package / ENGINE}",
         ]  # fmt: skip
-        ninja = _program("ninja")
+        ninja = program("ninja")
         if ninja is not None:
             configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         _run(configure)
@@ -61,12 +61,6 @@ def _installed_package() -> Path:
         f"expected {ENGINE} in the installed package symmd_md, found it in none of "
         f"{', '.join(symmd_md.__path__)}; install SymMD again from its sources with: pip install ."
     )
-
-
-def _program(name: str) -> str | None:
-    """A program of this Python's environment, or of the system."""
-    beside = str(Path(sys.executable).parent)
-    return shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", os.defpath)]))
 
 
 def _run(command: list[str]) -> None:

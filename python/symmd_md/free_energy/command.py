@@ -182,9 +182,7 @@ def run_show(
     ranges: Sequence[str] | None,
 ) -> Report:
     """``symmd fes show``."""
-    source = SurfaceSource(
-        energy_unit(unit), _bounds(period, "--period"), _bounds(ranges, "--range"), bias_factor
-    )
+    source = _surface_source(unit, period, ranges, bias_factor)
     surface = read_any_surface(path, _names(variables), source)
     names = _names(variables)
     if names is not None:
@@ -204,9 +202,7 @@ def run_compare(
     ranges: Sequence[str] | None,
 ) -> None:
     """``symmd fes compare``."""
-    source = SurfaceSource(
-        energy_unit(unit), _bounds(period, "--period"), _bounds(ranges, "--range"), bias_factor
-    )
+    source = _surface_source(unit, period, ranges, bias_factor)
     one, other = (read_any_surface(path, None, source) for path in (first, second))
     comparison = compare(one, other, below)
     labels = _labels(first, second)
@@ -229,6 +225,14 @@ class SurfaceSource:
     ranges: Mapping[str, Bounds]
     """Of variables that are not periodic."""
     bias_factor: float | None
+
+
+def _surface_source(
+    unit: str, period: Sequence[str] | None, ranges: Sequence[str] | None, bias_factor: float | None
+) -> SurfaceSource:
+    return SurfaceSource(
+        energy_unit(unit), _bounds(period, "--period"), _bounds(ranges, "--range"), bias_factor
+    )
 
 
 def read_any_surface(path: Path, names: Sequence[str] | None, source: SurfaceSource) -> Surface:

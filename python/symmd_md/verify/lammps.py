@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from ase.io.lammpsdata import write_lammps_data
 
 from symmd_md.engines.lammps import boxed, plugin_folder
 from symmd_md.errors import SymmdError
+from symmd_md.programs import program
 from symmd_md.verify.checks import Answer, FloatArray, NotChecked, Precision
 
 BAR = 1.6021765e6
@@ -30,12 +29,6 @@ SHARED_CORES = {
 LONGEST_RUN = 600.0
 """s, after which LAMMPS is ended."""
 MODEL, DATA, INPUT, FORCES = "model", "atoms.data", "in.lammps", "forces.dump"
-
-
-def program(name: str) -> str | None:
-    """An executable beside this Python or on the path."""
-    beside = Path(sys.executable).parent / name
-    return str(beside) if beside.exists() else shutil.which(name)
 
 
 def require_lammps(ranks: int = 1) -> None:
