@@ -42,6 +42,9 @@ struct EngineOptions {
     // The same structure gives the same bits whatever was computed before. Without, the engine may visit atoms in
     // another order after its list was built anew, which is faster for thousands of atoms.
     bool deterministic = false;
+    // "cpu", "cuda" or "cuda:1": where the engine computes. On a device `threads` is not looked at, and every run is
+    // deterministic. Needs the library symmd_cuda of a build with CUDA.
+    std::string device = "cpu";
 };
 
 // What a model file says about its network.
@@ -63,6 +66,11 @@ struct System {
     const double* positions = nullptr;  // [atoms, 3] Å, inside the cell or outside of it
     const double* cell = nullptr;       // [3, 3] Å, rows are the cell's vectors; null when no axis is periodic
     std::array<bool, 3> periodic{{false, false, false}};
+    // With an engine on a device: species, positions and all arrays of the results are there, not on the host, and the
+    // work is queued on `stream` (a cudaStream_t; null is the default stream), to which the caller leaves the waiting
+    // but for one look at the outcome. While the stream captures a graph there is no look: Engine::check() looks later.
+    bool on_device = false;
+    void* stream = nullptr;
 };
 
 // Atoms with a caller's neighbour list. Atoms 0 … owned-1 are the caller's own, the rest are ghosts: images, or atoms
@@ -104,6 +112,7 @@ struct Results {
     // [atoms, 3, 3] eV: Σ r ⊗ F of each edge to its sender, first index r, not symmetric: Σ W·v of these is the virial
     // part of the heat flux (docs/theory.md, eq. 66).
     double* sender_virial = nullptr;
+    double* total_energy = nullptr;  // [1] eV, with System::on_device in place of `energy`
 };
 
 class SYMMD_API Engine {
@@ -122,6 +131,9 @@ class SYMMD_API Engine {
     void compute(const System& system, Results& results);
     // With a caller's list; without `exchange` there must be no ghosts, unless the network has one layer.
     void compute(const Neighbourhood& neighbourhood, GhostExchange* exchange, Results& results);
+
+    // Throws what a captured step (System::on_device) found out since the last look; waits for it.
+    void check();
 
     const ModelInfo& model() const;
     // Index of a species; refuses an element that the model was not trained for.
