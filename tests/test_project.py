@@ -42,20 +42,9 @@ def test_make_commands_of_the_readme_exist() -> None:
     assert named <= targets
 
 
-def test_symmd_commands_of_the_readme_exist() -> None:
-    readme = "\n".join(code_of((ROOT / "README.md").read_text(encoding="utf-8")))
-    named = set(re.findall(r"\bsymmd ([a-z]+)", readme))
-    assert named
-    for command in sorted(named):
-        done = subprocess.run(
-            [sys.executable, "-m", "symmd_md", command, "--help"], capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"symmd {command} --help: {done.stderr}"
-
-
-def test_configuration_of_the_readme_is_a_run() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"```yaml\n(.*?)```", readme, re.DOTALL)
+def test_configuration_of_the_documentation_is_a_run() -> None:
+    page = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    found = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
     assert found is not None
     mapping = yaml.safe_load(found.group(1))
     assert set(mapping) == {"data", "model", "training"}
@@ -67,13 +56,6 @@ def code_of(markdown: str) -> list[str]:
     blocks = re.findall(r"```[a-z]*\n(.*?)```", markdown, re.DOTALL)
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", markdown, flags=re.DOTALL))
     return blocks + spans
-
-
-def test_links_and_pictures_of_the_readme_exist() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)#]+?)\)", readme)
-    missing = [target for target in targets if "://" not in target and not (ROOT / target).exists()]
-    assert not missing
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:

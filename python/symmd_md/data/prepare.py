@@ -50,8 +50,11 @@ class DataConfig:
     seed: int = 0
     """Of the split."""
     energy_key: str = "energy"
+    """Name of the energy label (eV) in the files."""
     forces_key: str = "forces"
+    """Name of the force label (eV/Å)."""
     stress_key: str = "stress"
+    """Name of the stress label (eV/Å³)."""
     require_forces: bool = True
     """Refuse a frame without forces; false where the loss has no force term."""
     reference_energies: Literal["automatic", "isolated_atoms", "least_squares"] | dict[str, float] = (

@@ -84,7 +84,7 @@ def hills_command(
 ) -> None:
     """Sum the hills of metadynamics, exactly as plumed sum_hills does; minima and barriers in kJ/mol.
 
-    Errors come from the centres of the hills, weighted by the final bias, in blocks.
+    Errors come from the centres of the hills, weighted by the bias of the moment, in blocks.
     """
     from symmd_md.free_energy.command import GridChoice, run_hills
 

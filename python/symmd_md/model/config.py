@@ -21,6 +21,7 @@ class ModelConfig:
     layer_cutoffs: tuple[float, ...] | None = None
     """One cutoff ≤ r_c for each layer (Å); absent: r_c everywhere."""
     layers: int = 2
+    """Number of layers, 1 to 4; messages reach layers × cutoff far."""
     channels: int = 64
     """C; a multiple of 16."""
     heads: int = 8
