@@ -26,7 +26,7 @@ CPP_SOURCES := $(shell find csrc lammps_plugin tests benchmarks -type f \( -name
 	2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-torchforce demo tour lint format clean
+.PHONY: help setup test test-torchforce demo tour docs lint format clean
 .DELETE_ON_ERROR:
 
 help:  ## Show this list
@@ -47,6 +47,11 @@ demo: setup  ## Set up, then the free energy of alanine dipeptide with the model
 tour: setup  ## Set up, then train a small potential on data made on the spot (about a minute)
 	$(BIN)/symmd tour -o $(TOUR)
 
+docs: setup  ## Set up, then build the documentation as a site in site/; a warning is an error
+	$(BIN)/python docs/site/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "the site is site/index.html; its search needs a server: $(BIN)/python -m http.server -d site"
+
 lint: setup  ## Check style and types of the Python and the style of the C++
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -59,7 +64,7 @@ format: setup  ## Bring the Python and the C++ into the project's style
 	$(BIN)/clang-format -i $(CPP_SOURCES)
 
 clean:  ## Remove .venv and everything that was built
-	rm -rf $(VENV) $(TORCHFORCE_VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TORCHFORCE_VENV) build dist site .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/stamp-environment: Makefile
@@ -74,7 +79,7 @@ $(VENV)/stamp-environment: Makefile
 # No build isolation: the torch operators must be built against the torch that runs them.
 $(VENV)/stamp-project: $(VENV)/stamp-environment $(COMPILED_SOURCES)
 	@echo "installing what SymMD needs and compiling its kernels (some minutes)"
-	$(PIP) install --no-build-isolation -Cbuild-dir=build/editable -e '.[train,label,lammps,openmm,plot,dev]'
+	$(PIP) install --no-build-isolation -Cbuild-dir=build/editable -e '.[train,label,lammps,openmm,plot,docs,dev]'
 	@touch $@
 
 $(TORCHFORCE_VENV)/stamp-environment: Makefile
