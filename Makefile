@@ -49,7 +49,7 @@ tour: setup  ## Set up, then train a small potential on data made on the spot (a
 
 docs: setup  ## Set up, then build the documentation as a site in site/; a warning is an error
 	$(BIN)/python docs/site/reference.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "the site is site/index.html; its search needs a server: $(BIN)/python -m http.server -d site"
 
 lint: setup  ## Check style and types of the Python and the style of the C++
