@@ -47,6 +47,7 @@ demo: setup  ## Set up, then the free energy of alanine dipeptide with the model
 tour: setup  ## Set up, then train a small potential on data made on the spot (about a minute)
 	$(BIN)/symmd tour -o $(TOUR)
 
+# Not --quiet, with which mkdocs counts no warnings.
 docs: setup  ## Set up, then build the documentation as a site in site/; a warning is an error
 	$(BIN)/python docs/site/reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
