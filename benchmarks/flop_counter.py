@@ -40,9 +40,9 @@ BY_INPUT = frozenset(
 class FlopCounter(TorchDispatchMode):
     """Counts what runs within.
 
-    ``matrix``: matrix products, two for each multiply-add (torch's own formulas). ``pointwise``: all else, one
-    for each number that comes out, whatever the function, or one for each number added up in a sum. Moving
-    and choosing numbers is free.
+    ``matrix``: matrix products, two for each multiply-add (torch's own formulas). ``pointwise``: all else,
+    one for each number that comes out, whatever the function, or one for each number added up in a sum.
+    Moving and choosing numbers is free.
     """
 
     def __init__(self) -> None:

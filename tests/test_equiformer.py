@@ -1,4 +1,4 @@
-"""The baseline that benchmarks compare with is what it claims to be: a symmetric potential with exact forces."""
+"""The baseline of the benchmarks is what it claims to be: a symmetric potential with exact forces."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from model_cases import (
     SPECIES,
     STATISTICS,
     assert_close,
+    batch_of,
     energy_of,
     make_config,
     make_network,
@@ -131,8 +132,6 @@ def test_angles_matter(network: SymmdNetwork) -> None:
 def test_gradient_of_a_force_loss_reaches_every_parameter(
     network: SymmdNetwork, structures: list[ase.Atoms]
 ) -> None:
-    from model_cases import batch_of
-
     batch = batch_of(structures, network.config)
     found = network(batch, forces=True, create_graph=True)
     loss = found.energy.square().sum() + found.forces.square().sum()

@@ -1,29 +1,38 @@
 """SymMD's network and the Equiformer of benchmarks/baselines, trained by SymMD's loop for a given CPU time.
 
-``peers.py`` runs this; the process has one thread, and its clock is the CPU time that it has used.
+``peers.py`` starts it: ``python own_training.py MODEL MINUTES FOLDER``, where FOLDER has the files that
+``peers.write_files`` wrote. The process has one thread, and its clock is the CPU time that it has used.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "baselines")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "baselines"), str(HERE.parent / "engine")]
 
+from equiformer import Equiformer, EquiformerConfig, Radial  # noqa: E402
 from flop_counter import count  # noqa: E402
+from flops import step_flops  # noqa: E402
 
 from symmd_md.analysis.errors import evaluate  # noqa: E402
 from symmd_md.data import DataConfig, PreparedData, prepare  # noqa: E402
 from symmd_md.data.reading import read_frames  # noqa: E402
+from symmd_md.files import write_atomically  # noqa: E402
 from symmd_md.kernels import use_fused  # noqa: E402
-from symmd_md.model import AtomBatch, ModelConfig, SymmdNetwork  # noqa: E402
+from symmd_md.model import AtomBatch, ModelConfig, ModelStatistics, SymmdNetwork  # noqa: E402
+from symmd_md.model.radial import RadialNetwork  # noqa: E402
 from symmd_md.train import TrainingConfig  # noqa: E402
 from symmd_md.train.batches import BatchSource  # noqa: E402
 from symmd_md.train.distributed import Processes  # noqa: E402
@@ -46,36 +55,78 @@ class CpuTrainer(Trainer):
 
 @dataclass(frozen=True)
 class OwnModel:
-    """One of the two networks and how it is trained."""
+    """One of the networks and how it is trained."""
 
     name: str
-    make: Any
-    """Function of (species, statistics) that gives the network in plain torch."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """``training`` settings beyond the common ones."""
+    about: str
+    """Its size."""
+    make: Callable[[tuple[str, ...], ModelStatistics], SymmdNetwork]
+    """The network in plain torch."""
+    learning_rate: float
+    """The better of 0.001, 0.005 and 0.01 in the validation error after short runs."""
     fused: bool = False
     """Whether training runs on the compiled operators."""
 
 
-def train(model: OwnModel, files: dict[str, Path], minutes: float, output: Path) -> dict[str, Any]:
-    """Train for ``minutes`` of CPU time, test once, and write result.json into ``output``."""
+def make_symmd(species: tuple[str, ...], statistics: ModelStatistics) -> SymmdNetwork:
+    """The default network."""
+    return SymmdNetwork(ModelConfig(species=species), statistics)
+
+
+def make_equiformer(species: tuple[str, ...], statistics: ModelStatistics) -> SymmdNetwork:
+    """The baseline in its default size."""
+    return Equiformer(EquiformerConfig(), ModelConfig(species=species), statistics)
+
+
+SETTINGS: dict[str, Any] = {"energy_weight": 10.0, "ema_decay": 0.995}
+"""``training`` of both, as in 3bpa.yaml; beyond these and the learning rate, SymMD's defaults."""
+OWN_MODELS = {
+    "ours": OwnModel(
+        name="SymMD",
+        about="C = 64, L = 2, hidden l ≤ 1, 2 layers, 8 heads",
+        make=make_symmd,
+        learning_rate=0.01,
+        fused=True,
+    ),
+    "equiformer": OwnModel(
+        name="Equiformer",
+        about="52x0e + 28x1o + 12x2e, 2 blocks, 4 heads",
+        make=make_equiformer,
+        learning_rate=0.005,
+    ),
+}
+
+
+def prepared_data(folder: Path) -> PreparedData:
+    """The training and validation frames, with E0 by least squares as for all models."""
+    data = DataConfig(
+        train=(folder / "train.xyz",), valid=folder / "valid.xyz", reference_energies="least_squares"
+    )
+    return prepare(data, ModelConfig())
+
+
+def train(model: OwnModel, folder: Path, minutes: float) -> dict[str, Any]:
+    """Train for ``minutes`` of CPU time on FOLDER/train.xyz, and test the best weights once."""
     torch.set_num_threads(1)
-    data = DataConfig(train=(files["train"],), valid=files["valid"], reference_energies="least_squares")
-    prepared = prepare(data, ModelConfig())
-    config = TrainingConfig(max_minutes=minutes, batch_size=5, seed=0, threads=1, **model.settings)
+    prepared = prepared_data(folder)
+    config = TrainingConfig(
+        max_minutes=minutes, learning_rate=model.learning_rate, batch_size=5, seed=0, threads=1, **SETTINGS
+    )
     torch.manual_seed(config.seed)
     network = model.make(prepared.species, prepared.statistics)
-    operations = count_operations(network, prepared, config)
     if model.fused:
         use_fused(network)
     trainer = CpuTrainer(
         network, prepared.train, prepared.valid, config, Processes(0, 1, torch.device("cpu"))
     )
-    curve = []
+    curve: list[dict[str, float]] = []
     best = trainer.averaged_state()
     while trainer.progress < 1.0:
         for batch in trainer.batches_left():
             trainer.train_step(batch)
+            # A slow network has few epochs: its last one ends with the time.
+            if trainer.progress >= 1.0:
+                break
         train_errors, valid = trainer.finish_epoch()
         if trainer.best.improves(trainer.criterion(train_errors, valid), trainer.epoch - 1):
             best = trainer.averaged_state()
@@ -83,38 +134,34 @@ def train(model: OwnModel, files: dict[str, Path], minutes: float, output: Path)
             {
                 "cpu_minutes": round(trainer.minutes, 4),
                 "step": trainer.step,
-                "train_force_rmse": round(train_errors.forces_rmse, 3),
                 "valid_force_rmse": round(valid.forces_rmse, 3),
                 "valid_energy_rmse": round(valid.energy_rmse, 4),
             }
         )
         print(curve[-1], flush=True)
-    spent = trainer.minutes
     network.load_state_dict(best)
-    torch.save(best, output / "best.pt")
     network.requires_grad_(False)
-    result = {
+    return {
         "model": model.name,
-        "package": "symmd-md",
+        "package": f"symmd-md {version('symmd-md')}",
+        "settings": f"{model.about}; AdamW (amsgrad) {model.learning_rate}, EMA {config.ema_decay}, "
+        f"E : F = {config.energy_weight:g} : {config.forces_weight:g}",
         "parameters": trainer.parameters.values.numel(),
-        "cpu_minutes": round(spent, 2),
+        "cpu_minutes": curve[-1]["cpu_minutes"],
         "steps": trainer.step,
         "best_epoch": trainer.best.epoch + 1,
         "batch_size": config.batch_size,
         "precision": config.precision,
-        **operations,
-        "tests": [test_errors(network, name, path) for name, path in files.items() if "test" in name],
+        "tests": [test_errors(network, path) for path in sorted(folder.glob("test_*.xyz"))],
         "curve": curve,
     }
-    (output / "result.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    return result
 
 
-def test_errors(network: SymmdNetwork, name: str, path: Path) -> dict[str, Any]:
+def test_errors(network: SymmdNetwork, path: Path) -> dict[str, Any]:
     """Errors on one test file: meV/atom and meV/Å."""
     found = evaluate(network, read_frames(path))
     return {
-        "test": name.removeprefix("test "),
+        "test": path.stem.removeprefix("test_"),
         "frames": found.structures,
         "energy_rmse": found.energy_per_atom.rmse,
         "energy_mae": found.energy_per_atom.mae,
@@ -123,22 +170,68 @@ def test_errors(network: SymmdNetwork, name: str, path: Path) -> dict[str, Any]:
     }
 
 
-def count_operations(
-    network: SymmdNetwork, prepared: PreparedData, config: TrainingConfig
-) -> dict[str, float]:
-    """Operations of energy and forces for each atom, and those of one step of training."""
-    dtype, place = torch.get_default_dtype(), torch.device("cpu")
-    molecule = BatchSource(prepared.valid, dtype, place).batch([0])
-    inference = count(lambda: network(molecule))
-    batch = BatchSource(prepared.train, dtype, place).batch(list(range(config.batch_size)))
-    step = count(lambda: step_gradient(network, batch, config))
-    network.zero_grad()
-    return {
-        "step_flops_per_atom": inference.total / molecule.atom_count,
-        "step_matrix_flops_per_atom": inference.matrix / molecule.atom_count,
-        "flops_per_training_step": step.total,
-        "matrix_flops_per_training_step": step.matrix,
+class FixedTable(nn.Module):
+    """A radial network that is known already: its spline, as a model file keeps it."""
+
+    def __init__(self, network: RadialNetwork) -> None:
+        super().__init__()
+        self.values = network.table().detach()
+
+    def table(self) -> Tensor:
+        """[2 (knots + 1), outputs]."""
+        return self.values
+
+
+class FixedRadial(nn.Module):
+    """In place of the Equiformer's radial network: the same weights for every edge but for the envelope."""
+
+    def __init__(self, network: Radial) -> None:
+        super().__init__()
+        self.weights = network.weights[-1][0]
+
+    def forward(self, radial: Tensor, fade: Tensor) -> Tensor:
+        """[E, radial functions], [E, 1] → [E, outputs]."""
+        return fade * self.weights
+
+
+def count_operations(name: str, folder: Path) -> dict[str, float]:
+    """Operations of energy and forces for each atom, and those of one step of training, in plain torch.
+
+    SymMD reads its radial functions from a table: a constant in a simulation, made anew in each step of
+    training. The Equiformer works its own out on each edge, and that share is counted by leaving it out.
+    """
+    prepared = prepared_data(folder)
+    config = TrainingConfig(max_minutes=1.0, **SETTINGS)
+    torch.manual_seed(config.seed)
+    network = OWN_MODELS[name].make(prepared.species, prepared.statistics)
+    place = torch.device("cpu")
+    molecule = BatchSource(prepared.valid, torch.float32, place).batch([0])
+    batch = BatchSource(prepared.train, torch.float32, place).batch(list(range(config.batch_size)))
+    one_step = count(lambda: step_gradient(network, batch, config))
+    found = {
+        "flops_per_training_step": one_step.total,
+        "matrix_flops_per_training_step": one_step.matrix,
     }
+    fixed = copy.deepcopy(network)
+    if isinstance(network, Equiformer):
+        for part in (fixed, *(block.attention for block in fixed.blocks)):
+            key = "degree_radial" if part is fixed else "radial"
+            setattr(part, key, FixedRadial(getattr(part, key)))
+        without = count(lambda: step_gradient(fixed, batch, config))
+        found["flops_per_training_step_without_radial"] = without.total
+        inference = count(lambda: network(molecule))
+        found["step_flops_per_atom_without_radial"] = (
+            count(lambda: fixed(molecule)).total / molecule.atom_count
+        )
+    else:
+        for layer in fixed.layers:
+            layer.radial = FixedTable(layer.radial)
+        inference = count(lambda: fixed(molecule))
+        engine = step_flops(network.config, prepared.statistics.mean_neighbours, len(prepared.species))
+        found["step_flops_per_atom_by_the_equations"] = sum(engine.values())
+    found["step_flops_per_atom"] = inference.total / molecule.atom_count
+    found["step_matrix_flops_per_atom"] = inference.matrix / molecule.atom_count
+    return found
 
 
 def step_gradient(network: SymmdNetwork, batch: AtomBatch, config: TrainingConfig) -> None:
@@ -146,3 +239,16 @@ def step_gradient(network: SymmdNetwork, batch: AtomBatch, config: TrainingConfi
     prediction = network(batch, forces=True, create_graph=True)
     loss, _ = Loss(config)(prediction, batch, batch.structure_count)
     torch.autograd.backward(loss, inputs=[p for p in network.parameters() if p.requires_grad])
+
+
+def main() -> None:
+    """Command line: model, CPU-minutes, folder."""
+    name, minutes, folder = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
+    result = train(OWN_MODELS[name], folder, minutes)
+    write_atomically(
+        folder / name / "result.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode()
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -2,8 +2,8 @@
 
 ``peers.py`` starts it: ``python package_training.py MODEL MINUTES FOLDER``, where FOLDER has the files that
 ``peers.write_files`` wrote. It needs no SymMD. Model, loss, optimiser and its settings, and the averaging of
-weights are the package's own (package_models.py); the order of frames, the clock and the cosine are the same as
-for SymMD, so that every learning rate comes to its end when the time is up.
+weights are the package's own (package_models.py); batches of 5, the clock and the cosine are the same as for
+SymMD, so that every learning rate comes to its end when the time is up.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def train(model: PackageModel, sets: dict[str, list[Any]], minutes: float) -> di
                 break
         average.swap()
         valid = errors(model, sets["valid"])
-        loss = model.energy_weight * valid["energy_rmse"] ** 2 + model.forces_weight * valid["force_rmse"] ** 2
+        loss = (
+            model.energy_weight * valid["energy_rmse"] ** 2 + model.forces_weight * valid["force_rmse"] ** 2
+        )
         if loss < best_loss:
             best_loss, best_epoch = loss, epoch
             best = [parameter.detach().clone() for parameter in parameters]
@@ -152,7 +154,9 @@ def main() -> None:
             if key.startswith("test_")
         ],
     }
-    (folder / name / "result.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (folder / name / "result.json").write_text(
+        json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
 
 
 if __name__ == "__main__":

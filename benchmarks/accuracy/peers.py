@@ -1,8 +1,8 @@
 """Accuracy for the same compute on 3BPA: SymMD, an Equiformer, MACE and NequIP, each so many CPU-minutes.
 
-``python benchmarks/accuracy/peers.py train MODEL --data FOLDER`` for each of ours, equiformer, mace and nequip,
-then ``python benchmarks/accuracy/peers.py report``. A model whose result is in the output folder is not trained
-again. MACE and NequIP run in the environments that ``benchmarks/peers/environments.py`` makes.
+``python benchmarks/accuracy/peers.py train MODEL --data FOLDER`` for each of ours, equiformer, mace and
+nequip, then ``python benchmarks/accuracy/peers.py report``. A model whose result is in the output folder is
+not trained again. MACE and NequIP run in the environments that ``benchmarks/peers/environments.py`` makes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 from symmd_md.data.splitting import draw_indices  # noqa: E402
+from symmd_md.files import write_atomically  # noqa: E402
 
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 ENVIRONMENTS = Path("build") / "peers"
@@ -30,7 +31,8 @@ HOT = {"600K": slice(167, 334), "1200K": slice(334, 500)}
 
 def frames_of(path: Path) -> list[str]:
     """The frames of an extended XYZ file as text."""
-    lines = lzma.open(path, "rt", encoding="utf-8").read().splitlines(keepends=True)
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        lines = file.readlines()
     frames = []
     while lines:
         size = int(lines[0]) + 2
@@ -44,22 +46,20 @@ def coordinates(frame: str) -> list[str]:
     return [" ".join(line.split()[:4]) for line in frame.splitlines()[2:]]
 
 
-def write_files(data: Path, output: Path) -> dict[str, Path]:
+def write_files(data: Path, output: Path) -> None:
     """The 450 training and 50 validation frames and the tests as files that every package reads."""
-    output.mkdir(parents=True, exist_ok=True)
-    known = frames_of(data / TRAIN)
+    known, mixed = frames_of(data / TRAIN), frames_of(data / MIXED)
     train, valid = draw_indices(list(range(len(known))), 450, 50, seed=1)
     sets = {"train": [known[i] for i in train], "valid": [known[i] for i in valid]}
-    sets["test 300K"] = frames_of(data / TEST)
-    mixed = frames_of(data / MIXED)
+    sets["test_300K"] = frames_of(data / TEST)
     seen = [coordinates(frame) for frame in known]
     for name, part in HOT.items():
-        sets[f"test {name}"] = [frame for frame in mixed[part] if coordinates(frame) not in seen]
-    files = {}
+        sets[f"test_{name}"] = [frame for frame in mixed[part] if coordinates(frame) not in seen]
+    output.mkdir(parents=True, exist_ok=True)
     for name, frames in sets.items():
-        files[name] = output / f"{name.replace(' ', '_')}.xyz"
-        files[name].write_text("".join(frames), encoding="utf-8")
-    return files
+        path = output / f"{name}.xyz"
+        if not path.exists():
+            write_atomically(path, "".join(frames).encode())
 
 
 def train(name: str, minutes: float, data: Path, output: Path, environments: Path) -> None:
@@ -84,13 +84,20 @@ def main() -> None:
     one = commands.add_parser("train", help="train one model")
     one.add_argument("name", choices=("ours", "equiformer", *PACKAGES))
     one.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    one.add_argument("--minutes", type=float, default=20.0, help="CPU time of the training (minutes)")
+    one.add_argument("--minutes", type=float, default=25.0, help="CPU time of the training (minutes)")
     one.add_argument("--environments", type=Path, default=ENVIRONMENTS, help="folder of the environments")
-    for command in (one,):
-        command.add_argument("-o", "--output", type=Path, default=Path("runs/peers"), help="folder of the runs")
+    whole = commands.add_parser("report", help="write results and picture from all that has been trained")
+    for command in (one, whole):
+        command.add_argument(
+            "-o", "--output", type=Path, default=Path("runs/peers"), help="folder of the runs"
+        )
     arguments = parser.parse_args()
     if arguments.command == "train":
         train(arguments.name, arguments.minutes, arguments.data, arguments.output, arguments.environments)
+    else:
+        from peers_report import report
+
+        report(arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""An Equiformer to compare with: equivariant graph attention after Liao and Smidt, arXiv 2206.11990, with e3nn.
+"""An Equiformer to compare with: equivariant graph attention after Liao and Smidt, arXiv 2206.11990.
 
 Of that paper: features of decreasing width by degree, an edge-degree embedding, and blocks of equivariant
 layer norm, graph attention and feed-forward network with residual connections. The attention has depth-wise
-tensor products with radial weights for each edge, a linear mixing of channels on each edge, scores by a small
-network over the scalars of the message (not a dot product), a gate, and a second tensor product for the values.
+tensor products with radial weights of each edge, a linear mixing of channels on each edge, scores by a small
+network over the scalars of the message (not a dot product), a gate, and a second tensor product for the
+values.
 
-As in SymMD and unlike the paper: parity is kept, the eight Bessel functions and the polynomial envelope, E0 and
-energy scale, forces from the derivative of the energy. Messages fade with the envelope, so that forces are
-continuous. What cannot reach the energy (the last block's components of degree above 0) is not computed.
+As in SymMD and unlike the paper: parity is kept, eight Bessel functions and the polynomial envelope, E0 and
+energy scale. Messages fade with the envelope, so that forces are continuous. What cannot reach the energy
+(the last block's components of degree above 0) is not computed.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ class Radial(nn.Module):
 
 @dataclass
 class EdgeInputs:
-    """What all blocks know of the edges: geometry, Bessel features [E, R], envelope [E, 1], their atoms [E]."""
+    """What all blocks know of the edges: geometry, Bessel features [E, R], envelope [E, 1], atoms [E]."""
 
     geometry: list[Tensor]
     radial: Tensor

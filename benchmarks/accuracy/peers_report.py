@@ -1,0 +1,191 @@
+"""The results of ``peers.py train`` as benchmarks/results/*.json and as a picture of the learning curves."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import record  # noqa: E402
+from own_training import OWN_MODELS, count_operations  # noqa: E402
+
+from symmd_md.files import write_atomically  # noqa: E402
+
+PICTURE = record.ROOT / "docs" / "images" / "accuracy_per_compute.png"
+THRESHOLDS = (150.0, 100.0, 70.0, 50.0, 40.0, 30.0, 25.0)
+"""Validation errors (meV/Å) at which the operations of two networks are compared."""
+
+
+def read_results(folder: Path) -> dict[str, dict[str, Any]]:
+    """What has been trained, by name, with the operations of our own networks counted now."""
+    results: dict[str, dict[str, Any]] = {}
+    for name in ("ours", "equiformer", "mace", "nequip"):
+        path = folder / name / "result.json"
+        if path.exists():
+            results[name] = json.loads(path.read_text(encoding="utf-8"))
+            if name in OWN_MODELS:
+                results[name] |= count_operations(name, folder)
+    return results
+
+
+def schema_rows(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each model and test: meV/atom, meV/Å, operations of energy and forces by atom, of training."""
+    rows = []
+    for found in results.values():
+        for test in found["tests"]:
+            rows.append(
+                {
+                    "model": found["model"],
+                    "package": found["package"],
+                    "parameters": found["parameters"],
+                    "cpu_minutes": round(found["cpu_minutes"], 1),
+                    "steps": found["steps"],
+                    "test": test["test"],
+                    "energy_rmse": round(test["energy_rmse"], 3),
+                    "energy_mae": round(test["energy_mae"], 3),
+                    "force_rmse": round(test["force_rmse"], 2),
+                    "force_mae": round(test["force_mae"], 2),
+                    "step_flops_per_atom": round(found["step_flops_per_atom"]),
+                    "training_flops": float(f"{found['flops_per_training_step'] * found['steps']:.4g}"),
+                    "source": "trained here",
+                }
+            )
+    return rows
+
+
+def display_rows(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The table of docs/measured.md."""
+    rows = []
+    for found in sorted(results.values(), key=lambda item: item["tests"][0]["test"]):
+        tests = {test["test"]: test for test in found["tests"]}
+        row = {
+            "model": f"{found['model']} ({found['package']})",
+            "parameters": f"{found['parameters']:,}",
+            "steps": f"{found['steps']:,}",
+            "training (PFLOP)": f"{found['flops_per_training_step'] * found['steps'] / 1e15:.3g}",
+            "energy and forces (MFLOP per atom)": f"{found['step_flops_per_atom'] / 1e6:.3g}",
+        }
+        for name in ("300K", "600K", "1200K"):
+            test = tests[name]
+            row[f"{name}: energy RMSE (meV/atom)"] = f"{test['energy_rmse']:.2f}"
+            row[f"{name}: force RMSE (MAE) (meV/Å)"] = f"{test['force_rmse']:.1f} ({test['force_mae']:.1f})"
+        row["settings"] = found["settings"]
+        rows.append(row)
+    return rows
+
+
+def reached(found: dict[str, Any], error: float) -> dict[str, float] | None:
+    """Where a run's validation force error is first at or below ``error`` (meV/Å)."""
+    for point in found["curve"]:
+        if point["valid_force_rmse"] <= error:
+            return dict(point)
+    return None
+
+
+def comparison_rows(ours: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
+    """Operations and CPU time until the same validation error, for errors that both have reached."""
+    best = min(point["valid_force_rmse"] for point in other["curve"])
+    rows = []
+    for error in (*THRESHOLDS, best):
+        here, there = reached(ours, error), reached(other, error)
+        if here is None or there is None:
+            continue
+        flops = [
+            found["flops_per_training_step"] * point["step"] / 1e12
+            for found, point in ((ours, here), (other, there))
+        ]
+        without = other["flops_per_training_step_without_radial"] * there["step"] / 1e12
+        label = f"{error:.0f}" if error != best else f"{best:.1f}, the best of the {other['model']}"
+        rows.append(
+            {
+                "validation force RMSE (meV/Å)": label,
+                f"{ours['model']} (steps)": here["step"],
+                f"{other['model']} (steps)": there["step"],
+                f"{ours['model']} (TFLOP)": f"{flops[0]:.3g}",
+                f"{other['model']} (TFLOP)": f"{flops[1]:.3g}",
+                "operations (×)": f"{flops[1] / flops[0]:.2f}",
+                "without its radial networks (×)": f"{without / flops[0]:.2f}",
+                "CPU time (×)": f"{there['cpu_minutes'] / here['cpu_minutes']:.1f}",
+            }
+        )
+    return rows
+
+
+def operation_rows(ours: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
+    """Operations of the two networks of the same size."""
+    rows = []
+    for found in (ours, other):
+        by_equations = found.get("step_flops_per_atom_by_the_equations")
+        without = found.get("step_flops_per_atom_without_radial")
+        without_training = found.get("flops_per_training_step_without_radial")
+        rows.append(
+            {
+                "network": found["model"],
+                "parameters": f"{found['parameters']:,}",
+                "energy and forces (MFLOP per atom)": f"{found['step_flops_per_atom'] / 1e6:.2f}",
+                "of which matrix products": f"{found['step_matrix_flops_per_atom'] / 1e6:.2f}",
+                "without radial networks on edges": "–" if without is None else f"{without / 1e6:.2f}",
+                "by the equations, as the engine": "–"
+                if by_equations is None
+                else f"{by_equations / 1e6:.2f}",
+                "a step of training (GFLOP)": f"{found['flops_per_training_step'] / 1e9:.2f}",
+                "the same without radial networks on edges": (
+                    "–" if without_training is None else f"{without_training / 1e9:.2f}"
+                ),
+            }
+        )
+    return rows
+
+
+def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
+    """Validation force error against CPU time, and against operations."""
+    figure = Figure(figsize=(8.4, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    by_time, by_flops = figure.subplots(1, 2, sharey=True)
+    for found in results.values():
+        curve = found["curve"]
+        errors = [point["valid_force_rmse"] for point in curve]
+        per_step = found["flops_per_training_step"] / 1e12
+        by_time.plot([point["cpu_minutes"] for point in curve], errors, linewidth=1.3, label=found["model"])
+        by_flops.plot([per_step * point["step"] for point in curve], errors, linewidth=1.3)
+    for panel, label in ((by_time, "CPU time (minutes)"), (by_flops, "operations of training (TFLOP)")):
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.set_xlabel(label)
+        panel.grid(True, which="both", alpha=0.2)
+    by_time.set_ylabel("validation force RMSE (meV/Å)")
+    by_time.legend(frameon=False)
+    figure.suptitle("3BPA at 300 K, the same CPU time for all, one thread", fontsize=10)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    # A palette keeps lines and text and makes the picture a third of its size.
+    picture = Image.open(buffer).convert("RGB").quantize(32)
+    content = io.BytesIO()
+    picture.save(content, format="png", optimize=True)
+    write_atomically(path, content.getvalue())
+
+
+def report(folder: Path) -> None:
+    """Write every result and the picture from what has been trained in ``folder``."""
+    results = read_results(folder)
+    minutes = max(found["cpu_minutes"] for found in results.values())
+    each = f"python benchmarks/accuracy/peers.py train MODEL --minutes {minutes:.0f} --data FOLDER"
+    title = f"3BPA, {minutes:.0f} CPU-minutes of one thread for each model"
+    record.write_result("peers_accuracy", title, each, schema_rows(results))
+    record.write_result("accuracy_per_compute", title, each, display_rows(results))
+    if {"ours", "equiformer"} <= set(results):
+        pair = results["ours"], results["equiformer"]
+        title = "Operations until the same validation error on 3BPA, SymMD beside an Equiformer"
+        record.write_result("equiformer_curve", title, each, comparison_rows(*pair))
+        title = "Operations of the two networks on 3BPA, counted as plain torch runs them"
+        record.write_result("equiformer_operations", title, each, operation_rows(*pair))
+    draw(results, PICTURE)
