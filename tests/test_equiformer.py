@@ -164,3 +164,15 @@ def test_counted_operations_agree_with_the_equations_for_channel_mixing() -> Non
     mixing = network.layers[0].mix[0]
     features = torch.randn(3, 4, 16, dtype=torch.float64)
     assert counter.count(lambda: mixing(features)).matrix == 3 * 4 * 2 * 16 * 16
+
+
+def test_counting_without_zeros_leaves_the_network_as_it_is(structures: list[ase.Atoms]) -> None:
+    sparse, counter = (load(BENCHMARKS / path) for path in ("accuracy/sparse_network.py", "flop_counter.py"))
+    network = make_network(make_config(hidden_degree=2))
+    lean = sparse.without_zeros(network)
+    before, after = predict(network, *structures), predict(lean, *structures)
+    assert_close(after.atom_energy, before.atom_energy)
+    assert_close(after.forces, before.forces)
+    batch = batch_of(structures, network.config)
+    operations = [counter.count(lambda made=made: made(batch)).total for made in (network, lean)]
+    assert operations[1] < operations[0]

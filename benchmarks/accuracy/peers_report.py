@@ -38,7 +38,7 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def schema_rows(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each model and test: meV/atom, meV/Å, operations of energy and forces by atom, of training."""
+    """One row for each model and test: meV/atom, meV/Å, operations of a step by atom and of training."""
     rows = []
     for found in results.values():
         for test in found["tests"]:
@@ -103,6 +103,7 @@ def comparison_rows(ours: dict[str, Any], other: dict[str, Any]) -> list[dict[st
             found["flops_per_training_step"] * point["step"] / 1e12
             for found, point in ((ours, here), (other, there))
         ]
+        lean = ours["flops_per_training_step_without_zeros"] * here["step"] / 1e12
         without = other["flops_per_training_step_without_radial"] * there["step"] / 1e12
         label = f"{error:.0f}" if error != best else f"{best:.1f}, the best of the {other['model']}"
         rows.append(
@@ -113,7 +114,8 @@ def comparison_rows(ours: dict[str, Any], other: dict[str, Any]) -> list[dict[st
                 f"{ours['model']} (TFLOP)": f"{flops[0]:.3g}",
                 f"{other['model']} (TFLOP)": f"{flops[1]:.3g}",
                 "operations (×)": f"{flops[1] / flops[0]:.2f}",
-                "without its radial networks (×)": f"{without / flops[0]:.2f}",
+                f"{ours['model']} without zeros (×)": f"{flops[1] / lean:.2f}",
+                f"and {other['model']} without radial networks (×)": f"{without / lean:.2f}",
                 "CPU time (×)": f"{there['cpu_minutes'] / here['cpu_minutes']:.1f}",
             }
         )
@@ -123,27 +125,22 @@ def comparison_rows(ours: dict[str, Any], other: dict[str, Any]) -> list[dict[st
 def operation_rows(ours: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
     """Operations of the two networks of the same size."""
     rows = []
-    for found in (ours, other):
-        by_equations = found.get("step_flops_per_atom_by_the_equations")
-        without = found.get("step_flops_per_atom_without_radial")
-        without_training = found.get("flops_per_training_step_without_radial")
+    for found, part in ((ours, ""), (ours, "_without_zeros"), (other, ""), (other, "_without_radial")):
         rows.append(
             {
-                "network": found["model"],
+                "network": found["model"] + part.replace("_", " ").replace("radial", "its radial networks"),
                 "parameters": f"{found['parameters']:,}",
-                "energy and forces (MFLOP per atom)": f"{found['step_flops_per_atom'] / 1e6:.2f}",
-                "of which matrix products": f"{found['step_matrix_flops_per_atom'] / 1e6:.2f}",
-                "without radial networks on edges": "–" if without is None else f"{without / 1e6:.2f}",
-                "by the equations, as the engine": "–"
-                if by_equations is None
-                else f"{by_equations / 1e6:.2f}",
-                "a step of training (GFLOP)": f"{found['flops_per_training_step'] / 1e9:.2f}",
-                "the same without radial networks on edges": (
-                    "–" if without_training is None else f"{without_training / 1e9:.2f}"
-                ),
+                "energy and forces (MFLOP per atom)": f"{found[f'step_flops_per_atom{part}'] / 1e6:.2f}",
+                "a step of training (GFLOP)": f"{found[f'flops_per_training_step{part}'] / 1e9:.2f}",
             }
         )
-    return rows
+    equations = {
+        "network": f"{ours['model']} by the equations, as the engine",
+        "parameters": f"{ours['parameters']:,}",
+        "energy and forces (MFLOP per atom)": f"{ours['step_flops_per_atom_by_the_equations'] / 1e6:.2f}",
+        "a step of training (GFLOP)": "–",
+    }
+    return [*rows[:2], equations, *rows[2:]]
 
 
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
