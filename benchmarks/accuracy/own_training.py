@@ -86,7 +86,7 @@ OWN_MODELS = {
         name="SymMD",
         about="C = 64, L = 2, hidden l ≤ 1, 2 layers, 8 heads",
         make=make_symmd,
-        learning_rate=0.01,
+        learning_rate=0.005,
         fused=True,
     ),
     "equiformer": OwnModel(
@@ -106,12 +106,15 @@ def prepared_data(folder: Path) -> PreparedData:
     return prepare(data, ModelConfig())
 
 
-def train(model: OwnModel, folder: Path, minutes: float) -> dict[str, Any]:
-    """Train for ``minutes`` of CPU time on FOLDER/train.xyz, and test the best weights once."""
+def train(model: OwnModel, folder: Path, **length: Any) -> dict[str, Any]:
+    """Train on FOLDER/train.xyz, and test the best weights once.
+
+    ``length``: ``max_minutes`` of CPU time, or ``max_epochs``.
+    """
     torch.set_num_threads(1)
     prepared = prepared_data(folder)
     config = TrainingConfig(
-        max_minutes=minutes, learning_rate=model.learning_rate, batch_size=5, seed=0, threads=1, **SETTINGS
+        learning_rate=model.learning_rate, batch_size=5, seed=0, threads=1, **SETTINGS, **length
     )
     torch.manual_seed(config.seed)
     network = model.make(prepared.species, prepared.statistics)
@@ -253,10 +256,12 @@ def step_gradient(network: SymmdNetwork, batch: AtomBatch, config: TrainingConfi
 def main() -> None:
     """Command line: model, CPU-minutes, folder."""
     name, minutes, folder = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
-    result = train(OWN_MODELS[name], folder, minutes)
-    write_atomically(
-        folder / name / "result.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode()
-    )
+    write_result(train(OWN_MODELS[name], folder, max_minutes=minutes), folder / name / "result.json")
+
+
+def write_result(result: dict[str, Any], path: Path) -> None:
+    """As JSON."""
+    write_atomically(path, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 if __name__ == "__main__":

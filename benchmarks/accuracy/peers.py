@@ -1,8 +1,8 @@
 """Accuracy for the same compute on 3BPA: SymMD, an Equiformer, MACE and NequIP, each so many CPU-minutes.
 
 ``python benchmarks/accuracy/peers.py train MODEL --data FOLDER`` for each of ours, equiformer, mace and
-nequip, then ``python benchmarks/accuracy/peers.py report``. A model whose result is in the output folder is
-not trained again. MACE and NequIP run in the environments that ``benchmarks/peers/environments.py`` makes.
+nequip, then ``... peers.py match`` and ``... peers.py report``. A model whose result is in the output folder
+is not trained again. MACE and NequIP run in the environments that ``benchmarks/peers/environments.py`` makes.
 """
 
 from __future__ import annotations
@@ -86,8 +86,11 @@ def main() -> None:
     one.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     one.add_argument("--minutes", type=float, default=25.0, help="CPU time of the training (minutes)")
     one.add_argument("--environments", type=Path, default=ENVIRONMENTS, help="folder of the environments")
+    matched = commands.add_parser(
+        "match", help="train SymMD with a share of the operations that the Equiformer had"
+    )
     whole = commands.add_parser("report", help="write results and picture from all that has been trained")
-    for command in (one, whole):
+    for command in (one, matched, whole):
         command.add_argument(
             "-o", "--output", type=Path, default=Path("runs/peers"), help="folder of the runs"
         )
@@ -95,9 +98,9 @@ def main() -> None:
     if arguments.command == "train":
         train(arguments.name, arguments.minutes, arguments.data, arguments.output, arguments.environments)
     else:
-        from peers_report import report
+        from peers_report import match, report
 
-        report(arguments.output)
+        (match if arguments.command == "match" else report)(arguments.output)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -16,11 +17,14 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import record  # noqa: E402
-from own_training import OWN_MODELS, count_operations  # noqa: E402
+from own_training import OWN_MODELS, count_operations, train, write_result  # noqa: E402
 
 from symmd_md.files import write_atomically  # noqa: E402
 
 PICTURE = record.ROOT / "docs" / "images" / "accuracy_per_compute.png"
+SHARES = {"1": 1.0, "1/2": 0.5, "1/4": 0.25, "1/8": 0.125}
+"""Of the operations that the Equiformer was trained with."""
+STEPS_PER_EPOCH = 90
 THRESHOLDS = (150.0, 100.0, 70.0, 50.0, 40.0, 30.0, 25.0)
 """Validation errors (meV/Å) at which the operations of two networks are compared."""
 
@@ -122,6 +126,51 @@ def comparison_rows(ours: dict[str, Any], other: dict[str, Any]) -> list[dict[st
     return rows
 
 
+def match(folder: Path) -> None:
+    """Train SymMD with shares of the operations that the Equiformer had, each with a whole schedule."""
+    torch.set_num_threads(1)
+    results = read_results(folder)
+    total = results["equiformer"]["flops_per_training_step"] * results["equiformer"]["steps"]
+    per_step = count_operations("ours", folder)["flops_per_training_step"]
+    for name, share in SHARES.items():
+        path = folder / "matched" / f"{name.replace('/', '_')}.json"
+        if not path.exists():
+            epochs = max(1, round(share * total / per_step / STEPS_PER_EPOCH))
+            path.parent.mkdir(exist_ok=True)
+            write_result(train(OWN_MODELS["ours"], folder, max_epochs=epochs), path)
+
+
+def matched_rows(results: dict[str, dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """The Equiformer, and SymMD trained with shares of its operations."""
+    ours, other = results["ours"], results["equiformer"]
+    total = other["flops_per_training_step"] * other["steps"]
+    runs = [(other, other["flops_per_training_step"], "–")]
+    for name in SHARES:
+        path = folder / "matched" / f"{name.replace('/', '_')}.json"
+        if path.exists():
+            lean = ours["flops_per_training_step_without_zeros"]
+            found = json.loads(path.read_text(encoding="utf-8"))
+            runs.append((found, ours["flops_per_training_step"], f"{found['steps'] * lean / total:.2f}"))
+    rows = []
+    for found, per_step, lean_share in runs:
+        best = min(found["curve"], key=lambda point: point["valid_force_rmse"])
+        test = next(test for test in found["tests"] if test["test"] == "300K")
+        rows.append(
+            {
+                "network": found["model"],
+                "steps": f"{found['steps']:,}",
+                "operations (TFLOP)": f"{found['steps'] * per_step / 1e12:.2f}",
+                "of the Equiformer's": f"{found['steps'] * per_step / total:.2f}",
+                "the same without zeros": lean_share,
+                "CPU-minutes": f"{found['cpu_minutes']:.2f}",
+                "validation force RMSE (meV/Å)": f"{best['valid_force_rmse']:.1f}",
+                "test 300K: force RMSE (meV/Å)": f"{test['force_rmse']:.1f}",
+                "test 300K: energy RMSE (meV/atom)": f"{test['energy_rmse']:.2f}",
+            }
+        )
+    return rows
+
+
 def operation_rows(ours: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
     """Operations of the two networks of the same size."""
     rows = []
@@ -183,6 +232,12 @@ def report(folder: Path) -> None:
         pair = results["ours"], results["equiformer"]
         title = "Operations until the same validation error on 3BPA, SymMD beside an Equiformer"
         record.write_result("equiformer_curve", title, each, comparison_rows(*pair))
+        if (folder / "matched").exists():
+            title = (
+                "SymMD trained with a share of the operations that the Equiformer had, a whole schedule each"
+            )
+            command = "python benchmarks/accuracy/peers.py match"
+            record.write_result("equiformer_matched", title, command, matched_rows(results, folder))
         title = "Operations of the two networks on 3BPA, counted as plain torch runs them"
         record.write_result("equiformer_operations", title, each, operation_rows(*pair))
     draw(results, PICTURE)
