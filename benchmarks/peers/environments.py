@@ -32,9 +32,7 @@ class Environment:
 
 ENVIRONMENTS = {
     "mace": Environment(("mace-torch==0.3.16",), "import mace.modules"),
-    "nequip": Environment(
-        ("nequip==0.19.1", "nequip-allegro==0.8.3"), "import nequip.model, allegro.model"
-    ),
+    "nequip": Environment(("nequip==0.19.1", "nequip-allegro==0.8.3"), "import nequip.model, allegro.model"),
     "sevenn": Environment(("sevenn==0.13.0",), "import sevenn.model_build"),
     "torchmdnet": Environment(("torchmd-net==3.1.0",), "import torchmdnet.models.model"),
     # Its torch route wants the CUDA build of torch 2.11; TensorFlow is its older route and has a CPU build.
