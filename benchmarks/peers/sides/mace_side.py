@@ -1,4 +1,4 @@
-"""MACE of mace-torch as a side: small and medium as its papers size them, by TorchScript and by torch.compile."""
+"""MACE of mace-torch as a side: as its authors size it, by TorchScript and by torch.compile."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from mace import data, modules
 from mace.tools.compile import configure_autograd_for_compile, prepare
-from serving import CUTOFF, NUMBERS, Side, atom_types, command_line, serve
+from serving import CUTOFF, NUMBERS, Side, atom_types, command_line, count_operations, serve
 
-SIZES = {"small": "128x0e", "medium": "128x0e+128x1o"}
-"""Features of an atom between the layers; two layers, correlation 3, harmonics up to l = 3."""
+SIZES = {
+    **{"small": "128x0e", "medium": "128x0e + 128x1o"},
+    **{"l0": "256x0e", "l1": "256x0e + 256x1o", "l2": "256x0e + 256x1o + 256x2e"},
+}
+"""Features of an atom between the layers; two layers, correlation 3, harmonics up to l = 3. The second line
+has the models whose errors its first paper published (arXiv 2206.07697)."""
 
 
 def network(size: str) -> torch.nn.Module:
@@ -29,7 +33,7 @@ def network(size: str) -> torch.nn.Module:
         num_polynomial_cutoff=5,
         max_ell=3,
         interaction_cls=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
-        interaction_cls_first=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
+        interaction_cls_first=modules.interaction_classes["RealAgnosticInteractionBlock"],
         num_interactions=2,
         num_elements=len(NUMBERS),
         hidden_irreps=o3.Irreps(SIZES[size]),
@@ -104,17 +108,15 @@ class MaceSide(Side):
         return self._evaluate(self.model, self.traced)
 
     def _evaluate(self, model: Any, traced: bool) -> tuple[float, np.ndarray]:
-        # The model marks positions as a variable, so each step has its own. torch.compile finds the forces only in
-        # training mode and with variables from the start, which is how mace's own calculator calls it.
+        # The model marks positions as a variable, so each step has its own. torch.compile finds the forces
+        # only in training mode and with variables from the start: so mace's own calculator calls it.
         variables = ("positions", "node_attrs") if traced else ("positions",)
         batch = self.batch | {name: self.batch[name].clone().requires_grad_() for name in variables}
         found = model(batch, training=traced, compute_force=True)
         return found["energy"].item(), found["forces"].detach().numpy()
 
     def operations(self) -> dict[str, float]:
-        from counting import operations
-
-        return operations(lambda: self._evaluate(self.eager, False))
+        return count_operations(lambda: self._evaluate(self.eager, False))
 
 
 def main() -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from nequip.data import AtomicDataDict as Keys
 from nequip.data._nl import compute_neighborlist_
-from nequip.model import NequIPGNNModel
+from nequip.model import PresetNequIPGNNModel
 from nequip.nn.compile import DictInputOutputWrapper
 from nequip.scripts._compile_utils import PAIR_NEQUIP_INPUTS, single_frame_batch_map_settings
 from nequip.utils.aot import aot_export_model
 from nequip.utils.global_state import set_global_state
-from serving import CUTOFF, SPECIES, Side, atom_types, command_line, serve
+from serving import CUTOFF, SPECIES, Side, atom_types, command_line, count_operations, serve
 
 OUTPUTS = [Keys.TOTAL_ENERGY_KEY, Keys.FORCE_KEY]
 COMMON = {
@@ -29,8 +29,8 @@ COMMON = {
     "per_type_energy_shifts": dict.fromkeys(SPECIES, 0.0),
 }
 SIZES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "nequip-l1": (NequIPGNNModel, {"num_layers": 4, "l_max": 1, "num_features": 32, "parity": True}),
-    "nequip-l2": (NequIPGNNModel, {"num_layers": 4, "l_max": 2, "num_features": 64, "parity": False}),
+    "nequip-s": (PresetNequIPGNNModel, {"preset": "S"}),
+    "nequip-m": (PresetNequIPGNNModel, {"preset": "M"}),
     "allegro-l2": (
         allegro.model.AllegroModel,
         {
@@ -115,9 +115,7 @@ class NequipSide(Side):
         return DictInputOutputWrapper(package, PAIR_NEQUIP_INPUTS, OUTPUTS)
 
     def operations(self) -> dict[str, float]:
-        from counting import operations
-
-        return operations(lambda: self._evaluate(self.eager))
+        return count_operations(lambda: self._evaluate(self.eager))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The half of a side that talks with run.py: one JSON line in, one out, until the input ends.
 
-A side is one model by one route in one process with its own number of threads. Only numpy is needed here: this
-file runs in the environment of every peer.
+A side is one model by one route in one process with its own number of threads. Only numpy is needed here:
+this file runs in the environment of every peer.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Side(ABC):
         return None
 
     def operations(self) -> dict[str, float] | None:
-        """Floating-point operations of a step by kind (counting.py); None where they cannot be counted."""
+        """Floating-point operations of a step by kind; None where they cannot be counted."""
         return None
 
 
@@ -80,10 +80,10 @@ class Server:
         return {"package": self.side.package, "parameters": self.side.parameters}
 
     def load(self, structure: str, check: bool) -> dict[str, Any]:
-        """Take a structure (npz) and compute it once; with ``check``, compare the forces with energies too."""
+        """Take a structure (npz) and compute it once; with ``check``, compare forces with energies."""
         with np.load(structure) as file:
-            numbers, self.positions = file["numbers"], file["positions"]
-            cell = file["cell"] if "cell" in file else None
+            arrays = dict(file)
+        numbers, self.positions, cell = arrays["numbers"], arrays["positions"], arrays.get("cell")
         self.side.load(numbers, cell)
         pairs = self.side.place(self.positions)
         # TorchScript specialises its code in the first two.
@@ -91,7 +91,7 @@ class Server:
         energy, forces = self.side.step()
         if not np.isfinite(energy) or not np.isfinite(forces).all() or forces.shape != self.positions.shape:
             raise ValueError(f"expected finite forces {self.positions.shape}, found {forces.shape}, {energy}")
-        return {"pairs": pairs, "slope": self.slope(forces) if check else None}
+        return {"pairs": pairs, "slope": self.slope(forces) if check and self.side.parameters else None}
 
     def slope(self, forces: np.ndarray) -> float:
         """Difference of energies along the forces over what the forces say: 1 where they are its slope."""
@@ -145,7 +145,7 @@ def command_line(description: str | None, variants: Iterable[str]) -> argparse.N
 
 
 def serve(make: Callable[[], Side], replies: int) -> None:
-    """Make the side and answer until the input ends. Packages print what they like; the answers have a pipe."""
+    """Make the side and answer until the input ends; packages may print, as the answers have a pipe."""
     server = None
     with os.fdopen(replies, "w", encoding="utf-8") as pipe:
         for line in sys.stdin:
@@ -157,6 +157,15 @@ def serve(make: Callable[[], Side], replies: int) -> None:
                 reply = {"error": f"{type(error).__name__}: {error}"}
             pipe.write(json.dumps(reply) + "\n")
             pipe.flush()
+
+
+def count_operations(step: Callable[[], Any]) -> dict[str, float]:
+    """Floating-point operations of a step in torch, by the rule of benchmarks/flop_counter.py."""
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    from flop_counter import count
+
+    found = count(step)
+    return {"products": found.matrix, "pointwise": found.pointwise}
 
 
 def atom_types(numbers: np.ndarray) -> np.ndarray:

@@ -10,10 +10,10 @@ import numpy as np
 import sevenn._keys as keys
 import torch
 from ase import Atoms
+from serving import CUTOFF, Side, command_line, count_operations, serve
 from sevenn.scripts.deploy import deploy
 from sevenn.train.dataload import unlabeled_atoms_to_graph
 from sevenn.util import load_checkpoint, pretrained_name_to_path
-from serving import CUTOFF, Side, command_line, serve
 
 NAME = "7net-0"
 ENERGY = keys.PRED_TOTAL_ENERGY
@@ -70,9 +70,7 @@ class SevenNetSide(Side):
         return energy.item(), forces.index_add_(0, first, pull).index_add_(0, second, -pull).numpy()
 
     def operations(self) -> dict[str, float]:
-        from counting import operations
-
-        return operations(lambda: self._evaluate(self.eager))
+        return count_operations(lambda: self._evaluate(self.eager))
 
 
 def main() -> None:

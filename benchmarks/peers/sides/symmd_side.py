@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from serving import CUTOFF, SPECIES, Side, atom_types, command_line, serve
+from serving import CUTOFF, SPECIES, Side, atom_types, command_line, count_operations, serve
 
 SIZES = {"default": 64, "small": 32}
 """Channels; two layers, L = 2 and hidden l ≤ 1 in both."""
@@ -66,8 +67,6 @@ class EngineSide(Side):
         return time.perf_counter() - started
 
     def operations(self) -> dict[str, float]:
-        from counting import operations
-
         from symmd_md.analysis.bench import batch_of
         from symmd_md.analysis.bench_structures import Structure
 
@@ -75,7 +74,43 @@ class EngineSide(Side):
         structure = Structure("", numbers, self.positions, self.cell)
         batch = batch_of(structure, self.species, CUTOFF)
         network = self._network()
-        return operations(lambda: network(batch, forces=True))
+        return count_operations(lambda: network(batch, forces=True))
+
+
+class EquiformerSide(Side):
+    """The Equiformer of benchmarks/baselines with random weights, eager torch."""
+
+    def __init__(self) -> None:
+        import torch
+
+        sys.path.append(str(Path(__file__).resolve().parents[2] / "baselines"))
+        from equiformer import Equiformer, EquiformerConfig
+
+        from symmd_md.model import ModelConfig, ModelStatistics
+
+        self.package = f"torch {torch.__version__}"
+        torch.manual_seed(0)
+        statistics = ModelStatistics(mean_neighbours=50.0)
+        self.network = Equiformer(EquiformerConfig(), ModelConfig(SPECIES, CUTOFF), statistics).float()
+        self.parameters = sum(parameter.numel() for parameter in self.network.parameters())
+
+    def load(self, numbers: np.ndarray, cell: np.ndarray | None) -> None:
+        self.numbers, self.cell = numbers.astype(np.int32), cell
+        self.species = atom_types(numbers).astype(np.int32)
+
+    def place(self, positions: np.ndarray) -> float | None:
+        from symmd_md.analysis.bench import batch_of
+        from symmd_md.analysis.bench_structures import Structure
+
+        self.batch = batch_of(Structure("", self.numbers, positions, self.cell), self.species, CUTOFF)
+        return float(len(self.batch.edge_receiver))
+
+    def step(self) -> tuple[float, np.ndarray]:
+        found = self.network(self.batch, forces=True)
+        return found.energy.sum().item(), found.forces.numpy()
+
+    def operations(self) -> dict[str, float]:
+        return count_operations(lambda: self.network(self.batch, forces=True))
 
 
 class MatrixProduct(Side):
@@ -103,9 +138,10 @@ class MatrixProduct(Side):
 
 def main() -> None:
     """What run.py starts."""
-    asked = command_line(__doc__, [*SIZES, "product"])
-    if asked.variant == "product":
-        serve(MatrixProduct, asked.replies)
+    asked = command_line(__doc__, [*SIZES, "equiformer", "product"])
+    others = {"equiformer": EquiformerSide, "product": MatrixProduct}
+    if asked.variant in others:
+        serve(others[asked.variant], asked.replies)
     else:
         serve(lambda: EngineSide(SIZES[asked.variant], asked.folder, asked.threads), asked.replies)
 

@@ -1,4 +1,4 @@
-"""TensorNet and the equivariant transformer of torchmd-net as sides, by TorchScript as OpenMM would run them."""
+"""TensorNet and the equivariant transformer of torchmd-net as sides, by TorchScript as in OpenMM."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from serving import CUTOFF, Side, command_line, serve
+from serving import CUTOFF, Side, command_line, count_operations, serve
 from torchmdnet.models import tensornet
 from torchmdnet.models.model import create_model
 
@@ -39,7 +39,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "neighbor_embedding": True,
     },
 }
-LISTS = [f"torchmdnet.warp_neighbor_brute_{way}.default" for way in ("fwd", "bwd")]
 PLAIN = ("compose_tensor", "decompose_tensor", "tensor_matmul_o3", "tensor_matmul_so3")
 """What TensorNet takes from compiled kernels, with plain torch beside it under a leading underscore."""
 
@@ -82,8 +81,6 @@ class TorchMDSide(Side):
         return energy.item(), forces.detach().numpy()
 
     def operations(self) -> dict[str, float]:
-        from counting import operations
-
         # The compiled kernels cannot be counted; the same arithmetic in torch can.
         kernels = {name: getattr(tensornet, name) for name in (*PLAIN, "OPT")}
         try:
@@ -91,7 +88,7 @@ class TorchMDSide(Side):
                 setattr(tensornet, name, getattr(tensornet, "_" + name))
             tensornet.OPT = False
             plain = self._network()
-            return operations(lambda: self._evaluate(plain), LISTS)
+            return count_operations(lambda: self._evaluate(plain))
         finally:
             for name, kernel in kernels.items():
                 setattr(tensornet, name, kernel)
