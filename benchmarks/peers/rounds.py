@@ -36,6 +36,8 @@ class Kind:
     script: str
     variant: str
     molecules_only: bool = False
+    compiles: str = ""
+    """``once``, or for each ``structure`` and number of threads anew; nothing that takes long otherwise."""
 
     @property
     def name(self) -> str:

@@ -40,11 +40,11 @@ KINDS = (
     Kind(SMALL, "engine", None, "symmd_side.py", "small"),
     Kind("DeePMD se_e2_a", "LAMMPS", "deepmd", "deepmd_side.py", "frozen"),
     Kind("DeePMD se_e2_a", "LAMMPS, compressed", "deepmd", "deepmd_side.py", "compressed"),
-    Kind("NequIP S", "AOTInductor", "nequip", "nequip_side.py", "nequip-s"),
-    Kind("NequIP M", "AOTInductor", "nequip", "nequip_side.py", "nequip-m"),
-    Kind("Allegro", "AOTInductor", "nequip", "nequip_side.py", "allegro-l2"),
+    Kind("NequIP S", "AOTInductor", "nequip", "nequip_side.py", "nequip-s", compiles="once"),
+    Kind("NequIP M", "AOTInductor", "nequip", "nequip_side.py", "nequip-m", compiles="once"),
+    Kind("Allegro", "AOTInductor", "nequip", "nequip_side.py", "allegro-l2", compiles="once"),
     Kind("MACE small", "TorchScript", "mace", "mace_side.py", "small-script"),
-    Kind("MACE small", "torch.compile", "mace", "mace_side.py", "small-compiled"),
+    Kind("MACE small", "torch.compile", "mace", "mace_side.py", "small-compiled", compiles="structure"),
     Kind("MACE medium", "TorchScript", "mace", "mace_side.py", "medium-script"),
     Kind("MACE 256, L = 0", "TorchScript", "mace", "mace_side.py", "l0-script", molecules_only=True),
     Kind("MACE 256, L = 1", "TorchScript", "mace", "mace_side.py", "l1-script", molecules_only=True),
@@ -121,7 +121,7 @@ def measure(
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
         for threads in counts:
-            print(f"{threads} threads: starting", flush=True)
+            print(f"{threads} threads: starting {len(kinds)} sides", flush=True)
             sides, said = start(kinds, threads, folder, limits)
             for structure in timed:
                 path = Path(place) / "structure.npz"
@@ -139,6 +139,16 @@ def measure(
             for side in sides:
                 side.close()
     return rows
+
+
+def prepare(kinds: list[Kind], timed: list[Structure], counts: tuple[int, ...], folder: Path) -> None:
+    """Let every side that compiles do so; what it made is kept beside the environments."""
+    patient = Limits(rounds=0, load=3600.0)
+    for kind in kinds:
+        if kind.compiles == "once":
+            measure([kind], timed[:1], counts[:1], folder, patient)
+        elif kind.compiles == "structure":
+            measure([kind], timed, counts, folder, patient)
 
 
 def row_of(
@@ -301,14 +311,13 @@ def main() -> None:
     timed = structures(arguments.data, (ALANINE, 24) if arguments.quick else (ALANINE, WATER, BOX))
     limits = Limits(rounds=2, turn=0.05) if arguments.quick else Limits()
     if arguments.prepare:
-        limits = Limits(rounds=1, turn=0.0, load=3600.0)
+        prepare(kinds, timed, counts, arguments.environments)
+        return
     rows = measure(kinds, timed, counts, arguments.environments, limits)
     for row in rows:
         if row["problem"] is not None:
             case = f"{row['atoms']} atoms, {row['threads']} threads"
             print(f"{row['model']}, {row['route']}, {case}: {row['problem']}")
-    if arguments.prepare:
-        return
     where = f"energy and forces, fp32, r_c = {CUTOFF:g} Å"
     for name, title, found in (
         ("peers_speed", f"Time of a step of every side: {where}", rows),
