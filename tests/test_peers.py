@@ -1,4 +1,4 @@
-"""The comparison with the peers, as far as it goes without them: our side in its process, rows and picture."""
+"""The comparison with the peers, as far as it goes without them: our own side, rows and picture."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_operations_of_the_engine_are_those_of_its_equations(
     assert float(molecule["as the engine does it (MFLOP per atom)"]) == pytest.approx(
         1e-6 * expected, rel=0.01
     )
-    # torch multiplies by the zeros of the couplings, and evaluates the radial networks.
+    # torch multiplies by the zeros of the couplings.
     assert float(molecule["matrix products (MFLOP per atom)"]) > 1e-6 * expected
 
 
@@ -133,7 +133,10 @@ def test_picture_has_the_models_of_which_time_and_error_are_known(
         *(speed_row("C", "only", None), speed_row("D", "only", 1.0), speed_row("A", "fast", 1.0, "water")),
     ]
     errors = [
-        *({"model": model, "test": "300K", "force_rmse": error} for model, error in zip("ABC", (20, 30, 1))),
+        *(
+            {"model": model, "test": "300K", "force_rmse": error}
+            for model, error in (("A", 20), ("B", 30), ("C", 1))
+        ),
         {"model": "D", "test": "600K", "force_rmse": 1.0},
     ]
     found = peers.pareto.points(speed, errors)
