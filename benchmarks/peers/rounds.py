@@ -171,6 +171,9 @@ class Limits:
     """How long things may take. Seconds."""
 
     rounds: int = 4
+    fewest_rounds: int = 2
+    rounds_end: float = 60.0
+    """After so long there is no further round, but for the fewest."""
     turn: float = 0.6
     load: float = 240.0
     step: float = 120.0
@@ -199,7 +202,10 @@ def take_turns(
         answer = attempt(side, limits.load, do="load", structure=str(structure), check=check)
         for key in ("pairs", "slope"):
             setattr(times[side.kind.name], key, answer.get(key))
-    for _ in range(limits.rounds):
+    started = time.monotonic()
+    for round_number in range(limits.rounds):
+        if round_number >= limits.fewest_rounds and time.monotonic() - started > limits.rounds_end:
+            break
         for side in sides:
             answer = attempt(side, limits.step, do="turn", seconds=limits.turn)
             found = times[side.kind.name]
