@@ -17,7 +17,7 @@ import numpy as np
 from serving import CUTOFF, SPECIES, Side, atom_types, command_line, count_operations, serve
 
 NEIGHBOURS = [48, 16, 8, 24]
-"""Room for neighbours by species: the structures that are timed have up to 43, 12, 2 and 23. Room costs time."""
+"""Room for neighbours by species, which costs time: the structures have up to 43, 12, 2 and 23."""
 SKIN = 1.0
 """Å, as SymMD's engine has."""
 EMBEDDING, AXIS, FITTING = [25, 50, 100], 16, [240, 240, 240]
