@@ -118,6 +118,16 @@ def test_side_that_is_too_slow_or_ends_stops_no_other(peers: SimpleNamespace, tm
             side.close()
 
 
+def test_problem_is_short_and_names_no_folder(peers: SimpleNamespace) -> None:
+    problem = peers.rounds.problem_of
+    assert (
+        problem("OSError: cannot open /a/folder/of/this/file.pb: gone\nmore")
+        == "OSError: cannot open file.pb: gone"
+    )
+    assert problem("RuntimeError: [enforce fail] you tried to allocate 9 bytes") == "not enough memory"
+    assert len(problem("x" * 1000)) == 100
+
+
 def speed_row(model: str, route: str, time: float | None, structure: str = "3BPA") -> dict[str, Any]:
     return {
         **{"model": model, "route": route, "structure": structure, "atoms": 27, "threads": 1},

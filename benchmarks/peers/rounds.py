@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import selectors
 import subprocess
@@ -101,8 +102,7 @@ class SideProcess:
             raise SideError(self._ended()) from None
         answer = json.loads(self._line(limit))
         if "error" in answer:
-            text = answer["error"].split("\n")[0]
-            raise SideError("not enough memory" if "memory" in text.lower() else text[:100])
+            raise SideError(problem_of(answer["error"]))
         return dict(answer)
 
     def _line(self, seconds: float) -> bytes:
@@ -134,6 +134,12 @@ class SideProcess:
             self.process.kill()
             self.process.wait()
         os.close(self.replies)
+
+
+def problem_of(error: str) -> str:
+    """The first line of what a side says, without folders of this machine, short enough for a table."""
+    text = re.sub(r"(/[^\s/:]+)+/", "", error.split("\n")[0])
+    return "not enough memory" if re.search("alloc|memory", text, re.IGNORECASE) else text[:100]
 
 
 def _python(kind: Kind, environments: Path) -> Path:

@@ -130,7 +130,7 @@ def measure(
                 molecule = structure.cell is None
                 present = [side for side in sides if molecule or not side.kind.molecules_only]
                 print(f"{threads} threads: {structure.name}, {structure.atoms} atoms", flush=True)
-                counted = threads == counts[0] and structure.atoms < BOX
+                counted = threads == counts[0] and structure.atoms < BOX and structure.name != MOLECULE_3BPA
                 times = take_turns(present, path, limits, molecule, counted)
                 for kind in kinds:
                     if molecule or not kind.molecules_only:
