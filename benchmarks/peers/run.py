@@ -74,7 +74,7 @@ SIZES = {
 ALANINE, WATER, BOX = 22, 192, 1536
 MOLECULE_3BPA = "3BPA"
 PRODUCT_FLOPS = 2.0 * 1024**3
-SLOPE_TOLERANCE = 0.03
+SLOPE_TOLERANCE = 0.01
 """Of forces against differences of energies in fp32."""
 COMMAND = "python benchmarks/peers/run.py"
 

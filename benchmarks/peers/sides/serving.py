@@ -26,7 +26,7 @@ NUMBERS = (1, 6, 7, 8)
 """Their atomic numbers."""
 FIRST_COUNTS_FROM = 0.5
 """s; a step this long does not feel the cold caches and sleeping threads that the first of a turn finds."""
-STEP_DIFFERENCE = 2e-2
+STEP_DIFFERENCE = 5e-3
 """Å along the forces, over which a difference of energies shows that they are its slope."""
 
 
