@@ -117,22 +117,54 @@ struct Coupling {
         return groups;
     }
     static constexpr Groups groups = make_groups();
+
+    // Term k, group k, the group of term k, and its number. A device does not see the tables of the host: there k must
+    // be an integral constant.
+#ifdef SYMMD_GPU
+    template <class K>
+    SYMMD_FUNCTION static constexpr CoupledTerm term(K) {
+        constexpr CoupledTerm found = terms.at[K::value];
+        return found;
+    }
+    template <class K>
+    SYMMD_FUNCTION static constexpr CoupledGroup group(K) {
+        constexpr CoupledGroup found = groups.at[K::value];
+        return found;
+    }
+    template <class K>
+    SYMMD_FUNCTION static constexpr CoupledGroup group_of_term(K) {
+        return group(group_number(K{}));
+    }
+    template <class K>
+    SYMMD_FUNCTION static constexpr auto group_number(K) {
+        return std::integral_constant<int, terms.at[K::value].group>{};
+    }
+#else
+    static constexpr const CoupledTerm& term(int k) { return terms.at[k]; }
+    static constexpr const CoupledGroup& group(int k) { return groups.at[k]; }
+    static constexpr const CoupledGroup& group_of_term(int k) { return groups.at[terms.at[k].group]; }
+    static constexpr int group_number(int k) { return terms.at[k].group; }
+#endif
 };
 
 template <class Body, std::size_t... Index>
-inline __attribute__((always_inline)) void unrolled(Body&& body, std::index_sequence<Index...>) {
+SYMMD_FUNCTION __attribute__((always_inline)) void unrolled(Body&& body, std::index_sequence<Index...>) {
     (body(std::integral_constant<int, int(Index)>{}), ...);
 }
 
 // The most terms that are written out one by one. Where speed does not matter, a small number keeps compile times
-// short.
+// short. On a device there is no other way.
+#ifdef SYMMD_GPU
+#undef SYMMD_UNROLL
+#define SYMMD_UNROLL 1000
+#endif
 #ifndef SYMMD_UNROLL
 #define SYMMD_UNROLL 128
 #endif
 
 // body(k) for k = 0 … Count-1: with compile-time k while the code stays small, else in a loop.
 template <int Count, int Most = SYMMD_UNROLL, class Body>
-inline __attribute__((always_inline)) void for_each(Body&& body) {
+SYMMD_FUNCTION __attribute__((always_inline)) void for_each(Body&& body) {
     if constexpr (Count <= Most) {
         unrolled(body, std::make_index_sequence<Count>{});
     } else {

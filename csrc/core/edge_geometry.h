@@ -5,6 +5,7 @@
 
 #include "kernels.h"
 #include "numeric.h"
+#include "radial.h"
 
 namespace symmd {
 inline namespace SYMMD_NAMESPACE {
@@ -84,21 +85,14 @@ struct EdgePack {
         inverse_distance = T(1) / distance;
         for (int axis = 0; axis < 3; ++axis) direction[axis] = r[axis] * inverse_distance;
         const T inverse_cutoff = T(1 / shape.cutoff), rate = T(shape.knots / shape.cutoff);
-        const V u = distance * inverse_cutoff, u2 = u * u, u5 = u2 * u2 * u;
-        fade = T(1) - u5 * u * (T(28) - T(48) * u + T(21) * u2);
-        fade_slope = -(T(168) * inverse_cutoff) * u5 * ((T(1) - u) * (T(1) - u));
+        envelope<T, V>(distance * inverse_cutoff, inverse_cutoff, fade, fade_slope);
         const V position = distance * rate;
         PackIndex<T> interval = __builtin_convertvector(value_of(position), PackIndex<T>);
         const PackIndex<T> last = PackIndex<T>{} + (decltype(interval[0] + 0))(shape.knots - 1);
         interval = interval < last ? interval : last;
         for (int lane = 0; lane < W; ++lane) row_start[lane] = 2 * int64_t(interval[lane]) * Paths * shape.channels;
-        const V t = position - __builtin_convertvector(interval, Pack<T>), s = T(1) - t;
-        coefficient[0] = t * s * s;
-        coefficient[1] = t * t * (T(3) - T(2) * t);
-        coefficient[2] = -(t * t * s);
-        coefficient_slope[0] = rate * (s * (T(1) - T(3) * t));
-        coefficient_slope[1] = (T(6) * rate) * (t * s);
-        coefficient_slope[2] = rate * (t * (T(3) * t - T(2)));
+        const V t = position - __builtin_convertvector(interval, Pack<T>);
+        spline_coefficients<T, V>(t, rate, coefficient, coefficient_slope);
     }
 };
 

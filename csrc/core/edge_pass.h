@@ -12,6 +12,7 @@
 #include "head_sums.h"
 #include "message.h"
 #include "message_of_vectors.h"
+#include "radial.h"
 
 namespace symmd {
 inline namespace SYMMD_NAMESPACE {
@@ -24,6 +25,7 @@ class EdgePass {
     using Message = symmd::Message<L1, L2, L3, S>;
     using Edges = EdgePack<Message::factor_count, Message::D1, Message::paths, S>;
     using Kept = typename Message::Kept;
+    using Radial = symmd::Radial<Message::paths, S>;
     static constexpr int D1 = Message::D1, D3 = Message::D3, shared = Message::shared;
     static constexpr int paths = Message::paths, W = lanes<T>;
     static constexpr int record_size = Message::record_size, sum_size = Message::sum_size;
@@ -159,33 +161,6 @@ class EdgePass {
 
         void load_values(int64_t start, V* sent) const {
             for (int c = 0; c < D1; ++c) sent[c] = load_with_slope<S>(values, values_slope, start + c * channels);
-        }
-    };
-
-    // The radial functions of one edge and block, to be asked for one path after the other: `rows` moves along.
-    struct Radial {
-        const S *coefficient, *coefficient_slope;
-        const T* rows;
-        const int64_t channels;
-
-        // R of eq. 8.
-        V operator()() {
-            const int64_t stride = paths * channels;
-            const P start = load<T>(rows);
-            V sum = start + coefficient[0] * load<T>(rows + stride);
-            sum += coefficient[1] * (load<T>(rows + 2 * stride) - start);
-            sum += coefficient[2] * load<T>(rows + 3 * stride);
-            rows += channels;
-            return sum;
-        }
-        // And R'.
-        V operator()(V& slope) {
-            const int64_t stride = paths * channels;
-            const P start = load<T>(rows), first = load<T>(rows + stride), last = load<T>(rows + 3 * stride);
-            const P rise = load<T>(rows + 2 * stride) - start;
-            rows += channels;
-            slope = coefficient_slope[0] * first + coefficient_slope[1] * rise + coefficient_slope[2] * last;
-            return start + coefficient[0] * first + coefficient[1] * rise + coefficient[2] * last;
         }
     };
 

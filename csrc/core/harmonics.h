@@ -9,7 +9,7 @@ inline namespace SYMMD_NAMESPACE {
 
 // R: the number type of the lanes of S.
 template <int L, class R, class S>
-inline void harmonics(S x, S y, S z, S* values) {
+SYMMD_FUNCTION void harmonics(S x, S y, S z, S* values) {
     static_assert(L >= 0 && L <= 3, "degrees 0 to 3");
     values[0] = zero_pack<S>() + R(1);
     if constexpr (L >= 1) {
@@ -45,7 +45,7 @@ inline void harmonics(S x, S y, S z, S* values) {
 
 // Gradient with respect to (x, y, z) of sum_k pull[k] * values[k], with the values as polynomials of x, y, z (eq. 44).
 template <int L, class R, class S>
-inline void harmonics_pull(S x, S y, S z, const S* pull, S* gradient) {
+SYMMD_FUNCTION void harmonics_pull(S x, S y, S z, const S* pull, S* gradient) {
     S gx = zero_pack<S>(), gy = gx, gz = gx;
     if constexpr (L >= 1) {
         const R a = R(1.7320508075688772);

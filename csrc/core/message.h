@@ -45,21 +45,38 @@ struct Message {
         for (const CoupledTerm& term : Table::terms.at) factor[term.group] += T(term.value) * harmonic[term.c2];
     }
 
-    static void prepare_query(V*) {}
-    static void finish_query(V*) {}
-    static void prepare_pull(P*) {}
-    static void finish_sum(const V* sum, V* aggregate) {
+    // The same, one by one, from the few numbers that an edge brings where its factors are not kept.
+    static constexpr int shape_size = D2 - 1;
+    SYMMD_FUNCTION static void make_shape(const V* direction, V* shape) {
+        V harmonic[D2];
+        harmonics<L2, T>(direction[0], direction[1], direction[2], harmonic);
+        for (int c = 1; c < D2; ++c) shape[c - 1] = harmonic[c];
+    }
+    template <class K>
+    SYMMD_FUNCTION static V factor_of(const V* shape, K) {
+        V factor = zero_pack<V>();
+        for_each<Table::group(K{}).term_count>([&](auto n) __attribute__((always_inline)) {
+            const CoupledTerm& term = Table::term(std::integral_constant<int, Table::group(K{}).first_term + n>{});
+            factor += term.c2 == 0 ? V(T(term.value)) : T(term.value) * shape[term.c2 - 1];
+        });
+        return factor;
+    }
+
+    SYMMD_FUNCTION static void prepare_query(V*) {}
+    SYMMD_FUNCTION static void finish_query(V*) {}
+    SYMMD_FUNCTION static void prepare_pull(P*) {}
+    SYMMD_FUNCTION static void finish_sum(const V* sum, V* aggregate) {
         for (int c = 0; c < D3; ++c) aggregate[c] = sum[c];
     }
 
     // eq. 15 for the components that meet the query; returns ⟨q, M⟩ of eq. 16. `factor(k)`: the number of group k;
     // `radial()`: ρ of one path after the other.
     template <class Factor, class Radial>
-    static V form(const Factor& factor, Radial& radial, const V* sent, const V* query, V* record) {
+    SYMMD_FUNCTION static V form(const Factor& factor, Radial& radial, const V* sent, const V* query, V* record) {
         V rho = zero_pack<V>(), part = rho, message[shared];
         for (int c = 0; c < shared; ++c) message[c] = zero_pack<V>();
         for_each<factor_count>([&](auto k) __attribute__((always_inline)) {
-            const CoupledGroup& group = Table::groups.at[k];
+            const CoupledGroup& group = Table::group(k);
             if (group.c3 >= shared) return;
             if (group.opens_path) rho = radial();
             if (group.opens_pair) part = rho * sent[group.c1];
@@ -73,12 +90,13 @@ struct Message {
 
     // sum += weight M: the components that `form` left, and the others of eq. 15.
     template <class Factor, class Radial>
-    static void add(const Factor& factor, Radial& radial, const V* sent, V weight, const V* record, V* sum) {
+    SYMMD_FUNCTION static void add(const Factor& factor, Radial& radial, const V* sent, V weight, const V* record,
+                                   V* sum) {
         for (int c = 0; c < shared; ++c) sum[c] += weight * record[c];
         if constexpr (shared < D3) {
             V rho = zero_pack<V>(), part = rho;
             for_each<factor_count>([&](auto k) __attribute__((always_inline)) {
-                const CoupledGroup& group = Table::groups.at[k];
+                const CoupledGroup& group = Table::group(k);
                 if (group.c3 < shared) return;
                 if (group.opens_path) rho = weight * radial();
                 if (group.opens_pair) part = rho * sent[group.c1];
@@ -90,13 +108,13 @@ struct Message {
     // First visit: ⟨q, M⟩ and P of eq. 33, by way of eq. 39. `radial(slope)`: returns ρ, and ρ' in `slope`;
     // `to_values`: will the second visit be asked for the pulls on values and queries?
     template <class Factor, class Radial>
-    static void measure(const Factor& factor, Radial& radial, const V* sent, const V* query, const P* pull,
-                        bool to_values, Kept& kept, V& overlap, V& pulled) {
+    SYMMD_FUNCTION static void measure(const Factor& factor, Radial& radial, const V* sent, const V* query,
+                                       const P* pull, bool to_values, Kept& kept, V& overlap, V& pulled) {
         V by_pull[D1], by_query[D1], slope_by_pull[D1], slope_by_query[D1];
         for (int c = 0; c < D1; ++c) by_pull[c] = by_query[c] = slope_by_pull[c] = slope_by_query[c] = zero_pack<V>();
         V rho = zero_pack<V>(), rho_slope = rho, turned_pull = rho, turned_query = rho;
         for_each<factor_count, unrolled>([&](auto k) __attribute__((always_inline)) {
-            const CoupledGroup& group = Table::groups.at[k];
+            const CoupledGroup& group = Table::group(k);
             if (group.opens_path) {
                 rho = radial(rho_slope);
                 if (L1 > 0 || group.path > 0 || to_values) kept.radial[group.path] = rho;
@@ -132,23 +150,24 @@ struct Message {
     // Second visit, with the weights √n̄ α and β: adds to the pulls on the harmonics (eq. 42), on the distance (eq. 43)
     // and, `to_values`, on the query (eq. 38), and gives the pull on the value (eq. 39).
     template <class Factor>
-    static void pull(const Factor& factor, const Kept& kept, const V* sent, const V* query, const P* pull, V weight,
-                     V bend, bool to_values, V* direction_pull, V& distance_pull, V* query_pull, V* value_pull) {
+    SYMMD_FUNCTION static void pull(const Factor& factor, const Kept& kept, const V* sent, const V* query,
+                                    const P* pull, V weight, V bend, bool to_values, V* direction_pull,
+                                    V& distance_pull, V* query_pull, V* value_pull) {
         V message_pull[shared], message[shared], part = zero_pack<V>(), weighted = part;
         for (int c = 0; c < shared; ++c) {
             message_pull[c] = weight * pull[c] + bend * query[c];
             message[c] = zero_pack<V>();
         }
         for_each<Table::term_count>([&](auto k) __attribute__((always_inline)) {
-            const CoupledTerm& term = Table::terms.at[k];
-            const CoupledGroup& group = Table::groups.at[term.group];
+            const CoupledTerm& term = Table::term(k);
+            const CoupledGroup& group = Table::group_of_term(k);
             if (L1 == 0 && group.c3 == 0) return;  // Y_0 is constant
             if (term.opens_group && group.opens_pair) {
                 part = kept.radial[group.path] * sent[group.c1];
                 if (group.c3 >= shared) weighted = weight * part;
             }
             if (group.c3 < shared) {
-                if (term.opens_group) message[group.c3] += factor(term.group) * part;
+                if (term.opens_group) message[group.c3] += factor(Table::group_number(k)) * part;
                 if (term.c2 > 0) direction_pull[term.c2 - 1] += (T(term.value) * part) * message_pull[group.c3];
             } else {
                 direction_pull[term.c2 - 1] += (T(term.value) * weighted) * pull[group.c3];
@@ -156,29 +175,45 @@ struct Message {
         });
         distance_pull += weight * kept.distance_by_pull + bend * kept.distance_by_query;
         if (!to_values) return;
-        if constexpr (L1 == 0) message[0] = factor(0) * (kept.radial[0] * sent[0]);
+        if constexpr (L1 == 0) message[0] = factor(std::integral_constant<int, 0>{}) * (kept.radial[0] * sent[0]);
         for (int c = 0; c < shared; ++c) query_pull[c] += bend * message[c];
         for (int c = 0; c < D1; ++c) value_pull[c] = weight * kept.value_by_pull[c] + bend * kept.value_by_query[c];
     }
 
     // eq. 40.
     template <class Factor>
-    static void pull_radial(const Factor& factor, const V* sent, const V* query, const P* pull, V weight, V bend,
-                            V* radial_pull) {
+    SYMMD_FUNCTION static void pull_radial(const Factor& factor, const V* sent, const V* query, const P* pull, V weight,
+                                           V bend, V* radial_pull) {
         V message_pull[D3];
         pull_message(query, pull, weight, bend, message_pull);
         for (int p = 0; p < paths; ++p) radial_pull[p] = zero_pack<V>();
         V turned = zero_pack<V>();
         for_each<factor_count>([&](auto k) __attribute__((always_inline)) {
-            const CoupledGroup& group = Table::groups.at[k];
+            const CoupledGroup& group = Table::group(k);
             if (group.opens_pair) turned = zero_pack<V>();
             turned += factor(k) * message_pull[group.c3];
             if (group.closes_pair) radial_pull[group.path] += turned * sent[group.c1];
         });
     }
 
+    // eq. 39 alone: adds the pull on the value.
+    template <class Factor, class Radial>
+    SYMMD_FUNCTION static void pull_value(const Factor& factor, Radial& radial, const V* query, const P* pull, V weight,
+                                          V bend, V* value_pull) {
+        V message_pull[D3];
+        pull_message(query, pull, weight, bend, message_pull);
+        V rho = zero_pack<V>(), turned = rho;
+        for_each<factor_count>([&](auto k) __attribute__((always_inline)) {
+            const CoupledGroup& group = Table::group(k);
+            if (group.opens_path) rho = radial();
+            if (group.opens_pair) turned = zero_pack<V>();
+            turned += factor(k) * message_pull[group.c3];
+            if (group.closes_pair) value_pull[group.c1] += rho * turned;
+        });
+    }
+
     // eq. 44 from the sums of eq. 42. Lanes are edges.
-    static void gradient(const V* direction, const V* direction_pull, V* result) {
+    SYMMD_FUNCTION static void gradient(const V* direction, const V* direction_pull, V* result) {
         V pull[D2];
         pull[0] = zero_pack<V>();
         for (int c = 1; c < D2; ++c) pull[c] = direction_pull[c - 1];
@@ -187,7 +222,7 @@ struct Message {
 
   private:
     // eq. 37.
-    static void pull_message(const V* query, const P* pull, V weight, V bend, V* result) {
+    SYMMD_FUNCTION static void pull_message(const V* query, const P* pull, V weight, V bend, V* result) {
         for (int c = 0; c < D3; ++c) result[c] = weight * pull[c];
         for (int c = 0; c < shared; ++c) result[c] += bend * query[c];
     }

@@ -28,7 +28,7 @@ struct Message<1, 2, 2, S> {
         V turned[3];                            // tensor of the pull on the aggregate, times n
     };
 
-    static void make_factors(const V* direction, V* factor) {
+    SYMMD_FUNCTION static void make_factors(const V* direction, V* factor) {
         for (int axis = 0; axis < 3; ++axis) {
             factor[plain + axis] = direction[axis];
             factor[along + axis] = T(A / C) * direction[axis];
@@ -36,14 +36,22 @@ struct Message<1, 2, 2, S> {
         }
     }
 
-    static void prepare_query(V* query) {
+    static constexpr int shape_size = 3;
+    SYMMD_FUNCTION static void make_shape(const V* direction, V* shape) {
+        for (int axis = 0; axis < 3; ++axis) shape[axis] = direction[axis];
+    }
+    SYMMD_FUNCTION static V factor_of(const V* shape, int k) {
+        return k < along ? shape[k] : k < inward ? T(A / C) * shape[k - along] : T(F / (2 * G)) * shape[k - inward];
+    }
+
+    SYMMD_FUNCTION static void prepare_query(V* query) {
         query[0] = T(O) * query[0];
         for (int c = 1; c < 4; ++c) query[c] = T(C) * query[c];
     }
-    static void finish_query(V* query_pull) { prepare_query(query_pull); }
+    SYMMD_FUNCTION static void finish_query(V* query_pull) { prepare_query(query_pull); }
 
     // Degree 2 becomes the tensor that eq. 69 contracts with z n: its xx, yy, zz, xy, xz, yz.
-    static void prepare_pull(P* pull) {
+    SYMMD_FUNCTION static void prepare_pull(P* pull) {
         pull[0] = T(O) * pull[0];
         for (int c = 1; c < 4; ++c) pull[c] = T(C) * pull[c];
         const P xz = pull[4], xy = pull[5], polar = T(G * root5) * pull[6], yz = pull[7],
@@ -56,7 +64,7 @@ struct Message<1, 2, 2, S> {
         pull[9] = T(G * root15) * yz;
     }
 
-    static void finish_sum(const V* sum, V* aggregate) {
+    SYMMD_FUNCTION static void finish_sum(const V* sum, V* aggregate) {
         aggregate[0] = T(O) * sum[0];
         for (int c = 1; c < 4; ++c) aggregate[c] = T(C) * sum[c];
         aggregate[4] = T(G * root15) * sum[8];
@@ -67,7 +75,7 @@ struct Message<1, 2, 2, S> {
     }
 
     template <class Factor, class Radial>
-    static V form(const Factor& factor, Radial& radial, const V* sent, const V* query, V* record) {
+    SYMMD_FUNCTION static V form(const Factor& factor, Radial& radial, const V* sent, const V* query, V* record) {
         const V projection = dot(factor, plain, sent + 1);
         const V r000 = radial(), r110 = radial(), r011 = radial(), r101 = radial(), r121 = radial();
         record[0] = r000 * sent[0] + T(N / O) * (r110 * projection);
@@ -83,7 +91,8 @@ struct Message<1, 2, 2, S> {
     }
 
     template <class Factor, class Radial>
-    static void add(const Factor& factor, Radial& radial, const V* sent, V weight, const V* record, V* sum) {
+    SYMMD_FUNCTION static void add(const Factor& factor, Radial& radial, const V* sent, V weight, const V* record,
+                                   V* sum) {
         for (int c = 0; c < 4; ++c) sum[c] += weight * record[c];
         const V r022 = radial(), r112 = radial();
         const V inner = weight * r022 * sent[0], outer = weight * r112;
@@ -99,8 +108,8 @@ struct Message<1, 2, 2, S> {
     }
 
     template <class Factor, class Radial>
-    static void measure(const Factor& factor, Radial& radial, const V* sent, const V* query, const P* pull, bool,
-                        Kept& kept, V& overlap, V& pulled) {
+    SYMMD_FUNCTION static void measure(const Factor& factor, Radial& radial, const V* sent, const V* query,
+                                       const P* pull, bool, Kept& kept, V& overlap, V& pulled) {
         // In an order that keeps few packs alive.
         V turned[3];
         apply(pull + 4, [&](int axis) { return factor(plain + axis); }, turned);
@@ -146,8 +155,9 @@ struct Message<1, 2, 2, S> {
     }
 
     template <class Factor>
-    static void pull(const Factor& factor, const Kept& kept, const V* sent, const V* query, const P* pull, V weight,
-                     V bend, bool, V* direction_pull, V& distance_pull, V* query_pull, V* value_pull) {
+    SYMMD_FUNCTION static void pull(const Factor& factor, const Kept& kept, const V* sent, const V* query,
+                                    const P* pull, V weight, V bend, bool, V* direction_pull, V& distance_pull,
+                                    V* query_pull, V* value_pull) {
         distance_pull += weight * kept.distance_by_pull + bend * kept.distance_by_query;
         V message_pull[4];
         for (int c = 0; c < 4; ++c) message_pull[c] = weight * pull[c] + bend * query[c];
@@ -171,8 +181,8 @@ struct Message<1, 2, 2, S> {
     }
 
     template <class Factor>
-    static void pull_radial(const Factor& factor, const V* sent, const V* query, const P* pull, V weight, V bend,
-                            V* radial_pull) {
+    SYMMD_FUNCTION static void pull_radial(const Factor& factor, const V* sent, const V* query, const P* pull, V weight,
+                                           V bend, V* radial_pull) {
         V message_pull[4], turned[3];
         for (int c = 0; c < 4; ++c) message_pull[c] = weight * pull[c] + bend * query[c];
         apply(pull + 4, [&](int axis) { return factor(plain + axis); }, turned);
@@ -187,7 +197,23 @@ struct Message<1, 2, 2, S> {
         radial_pull[p112] = weight * dot(sent + 1, turned);
     }
 
-    static void gradient(const V*, const V* direction_pull, V* result) {
+    template <class Factor, class Radial>
+    SYMMD_FUNCTION static void pull_value(const Factor& factor, Radial& radial, const V* query, const P* pull, V weight,
+                                          V bend, V* value_pull) {
+        V message_pull[4], turned[3];
+        for (int c = 0; c < 4; ++c) message_pull[c] = weight * pull[c] + bend * query[c];
+        apply(pull + 4, [&](int axis) { return factor(plain + axis); }, turned);
+        const V along_pull = dot(factor, along, message_pull + 1), inward_pull = dot(factor, inward, turned);
+        const V r000 = radial(), r110 = radial(), r011 = radial(), r101 = radial(), r121 = radial();
+        const V own = r101 + T(E / C) * r121, r022 = radial(), outer = weight * radial();
+        const V projection_pull = T(N / O) * (r110 * message_pull[0]) + T(B / A) * (r121 * along_pull);
+        value_pull[0] += r000 * message_pull[0] + r011 * along_pull + weight * r022 * inward_pull;
+        for (int axis = 0; axis < 3; ++axis)
+            value_pull[1 + axis] +=
+                factor(plain + axis) * projection_pull + own * message_pull[1 + axis] + outer * turned[axis];
+    }
+
+    SYMMD_FUNCTION static void gradient(const V*, const V* direction_pull, V* result) {
         for (int axis = 0; axis < 3; ++axis) result[axis] = direction_pull[axis];
     }
 
@@ -207,17 +233,17 @@ struct Message<1, 2, 2, S> {
     static constexpr double F = coupling(p022, 0, 6, 6), G = root3 * coupling(p112, 2, 2, 6) / (2 * root5);
 
     template <class Factor, class Other>
-    static V dot(const Factor& factor, int first, const Other* vector) {
+    SYMMD_FUNCTION static V dot(const Factor& factor, int first, const Other* vector) {
         return factor(first) * vector[0] + factor(first + 1) * vector[1] + factor(first + 2) * vector[2];
     }
     template <class Other>
-    static V dot(const V* one, const Other* other) {
+    SYMMD_FUNCTION static V dot(const V* one, const Other* other) {
         return one[0] * other[0] + one[1] * other[1] + one[2] * other[2];
     }
 
     // A symmetric tensor (xx, yy, zz, xy, xz, yz) times a vector.
     template <class Vector>
-    static void apply(const P* tensor, const Vector& vector, V* result) {
+    SYMMD_FUNCTION static void apply(const P* tensor, const Vector& vector, V* result) {
         result[0] = vector(0) * tensor[0] + vector(1) * tensor[3] + vector(2) * tensor[4];
         result[1] = vector(0) * tensor[3] + vector(1) * tensor[1] + vector(2) * tensor[5];
         result[2] = vector(0) * tensor[4] + vector(1) * tensor[5] + vector(2) * tensor[2];

@@ -9,15 +9,80 @@
 namespace symmd {
 inline namespace SYMMD_NAMESPACE {
 
+// The arithmetic, of one pack of channels. `square_weight(path)` and `cube_weight(path)` are those of the atom's
+// species.
+template <int L, int LOut, bool Cube, class S>
+struct ProductArithmetic {
+    using T = RealOf<S>;
+    using V = PackOf<S>;
+    static constexpr int middle = Cube ? L : LOut;
+    using Square = Coupling<L, L, middle, true>;
+    using Third = Coupling<L, L, LOut>;
+    static constexpr int D = component_count(L), DMiddle = component_count(middle), DOut = component_count(LOut);
+
+    // Q [DMiddle], and with the cube X [DOut], of a [D].
+    template <class SquareWeight, class CubeWeight>
+    SYMMD_FUNCTION __attribute__((always_inline)) static void evaluate(const V* a, const SquareWeight& square_weight,
+                                                                       const CubeWeight& cube_weight, V* square,
+                                                                       V* third) {
+        for (int c = 0; c < DMiddle; ++c) square[c] = zero_pack<V>();
+        for_each<Square::term_count>([&](auto k) __attribute__((always_inline)) {
+            const CoupledTerm& term = Square::term(k);
+            const auto weight = T(term.value) * square_weight(term.path);
+            square[term.c3] += weight * a[term.c1] * a[term.c2];
+        });
+        if constexpr (Cube) {
+            for (int c = 0; c < DOut; ++c) third[c] = zero_pack<V>();
+            for_each<Third::term_count>([&](auto k) __attribute__((always_inline)) {
+                const CoupledTerm& term = Third::term(k);
+                const auto weight = T(term.value) * cube_weight(term.path);
+                third[term.c3] += weight * square[term.c1] * a[term.c2];
+            });
+        }
+    }
+
+    // eq. 46 and the first part of eq. 47, from the pull on X: added to the pulls on Q and A. `Weights`: the pulls on
+    // the weights too (eq. 48), added to `weight_pull` [paths].
+    template <bool Weights, class CubePull, class CubeWeight>
+    SYMMD_FUNCTION __attribute__((always_inline)) static void pull_cube(const V* a, const V* square,
+                                                                        const CubePull& cube_pull,
+                                                                        const CubeWeight& cube_weight, V* square_pull,
+                                                                        V* a_pull, V* weight_pull) {
+        for_each<Third::term_count>([&](auto k) __attribute__((always_inline)) {
+            const CoupledTerm& term = Third::term(k);
+            const auto part = T(term.value) * cube_pull(term.c3);
+            const auto weighted = part * cube_weight(term.path);
+            if constexpr (Weights) weight_pull[term.path] += part * square[term.c1] * a[term.c2];
+            square_pull[term.c1] += weighted * a[term.c2];
+            a_pull[term.c2] += weighted * square[term.c1];
+        });
+    }
+
+    // The rest of eq. 47, from the whole pull on Q.
+    template <bool Weights, class SquareWeight>
+    SYMMD_FUNCTION __attribute__((always_inline)) static void pull_square(const V* a, const V* square_pull,
+                                                                          const SquareWeight& square_weight, V* a_pull,
+                                                                          V* weight_pull) {
+        for_each<Square::term_count>([&](auto k) __attribute__((always_inline)) {
+            const CoupledTerm& term = Square::term(k);
+            const auto part = T(term.value) * square_pull[term.c3];
+            const auto weighted = part * square_weight(term.path);
+            if constexpr (Weights) weight_pull[term.path] += part * a[term.c1] * a[term.c2];
+            a_pull[term.c1] += weighted * a[term.c2];
+            a_pull[term.c2] += weighted * a[term.c1];
+        });
+    }
+};
+
 template <int L, int LOut, bool Cube, class S>
 class NodeProducts {
     using T = RealOf<S>;
     using V = PackOf<S>;
     using P = Pack<T>;
-    static constexpr int middle = Cube ? L : LOut;
-    using Square = Coupling<L, L, middle, true>;
-    using Third = Coupling<L, L, LOut>;
-    static constexpr int D = component_count(L), DMiddle = component_count(middle), DOut = component_count(LOut);
+    using Arithmetic = ProductArithmetic<L, LOut, Cube, S>;
+    using Square = typename Arithmetic::Square;
+    using Third = typename Arithmetic::Third;
+    static constexpr int D = Arithmetic::D, DMiddle = Arithmetic::DMiddle, DOut = Arithmetic::DOut;
     static constexpr int powers = Cube ? 2 : 1, W = lanes<T>;
 
     const int64_t channels;
@@ -53,30 +118,21 @@ class NodeProducts {
         }
     }
 
-    P square_weight(int64_t atom, int64_t start, int path) const {
-        return load<T>(in.square_weight + (in.species[atom] * Square::path_count + path) * channels + start);
+    auto square_weight(int64_t atom, int64_t start) const {
+        return [=](int path) __attribute__((always_inline)) {
+            return load<T>(in.square_weight + (in.species[atom] * Square::path_count + path) * channels + start);
+        };
     }
-    P cube_weight(int64_t atom, int64_t start, int path) const {
-        return load<T>(in.cube_weight + (in.species[atom] * Third::path_count + path) * channels + start);
+    auto cube_weight(int64_t atom, int64_t start) const {
+        return [=](int path) __attribute__((always_inline)) {
+            return load<T>(in.cube_weight + (in.species[atom] * Third::path_count + path) * channels + start);
+        };
     }
 
     void evaluate(int64_t atom, int64_t start, V* a, V* square, V* third) const {
         for (int c = 0; c < D; ++c)
             a[c] = load_with_slope<S>(in.aggregated, in.aggregated_slope, (atom * D + c) * channels + start);
-        for (int c = 0; c < DMiddle; ++c) square[c] = zero_pack<V>();
-        for_each<Square::term_count>([&](auto k) {
-            constexpr auto& terms = Square::terms.at;
-            const auto weight = T(terms[k].value) * square_weight(atom, start, terms[k].path);
-            square[terms[k].c3] += weight * a[terms[k].c1] * a[terms[k].c2];
-        });
-        if constexpr (Cube) {
-            for (int c = 0; c < DOut; ++c) third[c] = zero_pack<V>();
-            for_each<Third::term_count>([&](auto k) {
-                constexpr auto& terms = Third::terms.at;
-                const auto weight = T(terms[k].value) * cube_weight(atom, start, terms[k].path);
-                third[terms[k].c3] += weight * square[terms[k].c1] * a[terms[k].c2];
-            });
-        }
+        Arithmetic::evaluate(a, square_weight(atom, start), cube_weight(atom, start), square, third);
     }
 
     void write(int64_t atom, int64_t start, const V* square, const V* third, T* to) const {
@@ -101,26 +157,16 @@ class NodeProducts {
         if constexpr (Cube) {
             V weight_pull[Third::path_count];
             for (V& pull : weight_pull) pull = zero_pack<V>();
-            for_each<Third::term_count>([&](auto k) {
-                constexpr auto& terms = Third::terms.at;
-                const auto part = T(terms[k].value) * load<T>(pulls + (DOut + terms[k].c3) * channels);
-                const auto weighted = part * cube_weight(atom, start, terms[k].path);
-                if constexpr (Weights) weight_pull[terms[k].path] += part * square[terms[k].c1] * a[terms[k].c2];
-                square_pull[terms[k].c1] += weighted * a[terms[k].c2];
-                a_pull[terms[k].c2] += weighted * square[terms[k].c1];
-            });
+            const auto cube_pull = [&](int c) __attribute__((always_inline)) {
+                return load<T>(pulls + (DOut + c) * channels);
+            };
+            Arithmetic::template pull_cube<Weights>(a, square, cube_pull, cube_weight(atom, start), square_pull, a_pull,
+                                                    weight_pull);
             if (Weights && out.cube_weight) add_weights<Third::path_count>(atom, start, weight_pull, out.cube_weight);
         }
         V weight_pull[Square::path_count];
         for (V& pull : weight_pull) pull = zero_pack<V>();
-        for_each<Square::term_count>([&](auto k) {
-            constexpr auto& terms = Square::terms.at;
-            const auto part = T(terms[k].value) * square_pull[terms[k].c3];
-            const auto weighted = part * square_weight(atom, start, terms[k].path);
-            if constexpr (Weights) weight_pull[terms[k].path] += part * a[terms[k].c1] * a[terms[k].c2];
-            a_pull[terms[k].c1] += weighted * a[terms[k].c2];
-            a_pull[terms[k].c2] += weighted * a[terms[k].c1];
-        });
+        Arithmetic::template pull_square<Weights>(a, square_pull, square_weight(atom, start), a_pull, weight_pull);
         if (Weights && out.square_weight) add_weights<Square::path_count>(atom, start, weight_pull, out.square_weight);
         if (out.aggregated)
             for (int c = 0; c < D; ++c)

@@ -1,5 +1,7 @@
 // Packs of lanes and dual numbers. A kernel written once with these types runs on real numbers, and on dual numbers
 // value + ε slope (ε² = 0), which carry the derivative along one direction (docs/theory.md, eq. 56-57).
+//
+// With SYMMD_GPU a pack is the number of one thread: lanes are the threads of a warp.
 #pragma once
 
 #include <cstdint>
@@ -7,14 +9,31 @@
 #include <type_traits>
 #include <utility>
 
+#ifdef SYMMD_GPU
+#include <cmath>
+#endif
+
 // Code compiled for several instruction sets must not share symbols: each set names its own inner namespace.
 #ifndef SYMMD_NAMESPACE
 #define SYMMD_NAMESPACE portable
 #endif
 
+// What the device and the host call alike.
+#ifdef __CUDACC__
+#define SYMMD_FUNCTION __host__ __device__ __forceinline__
+#else
+#define SYMMD_FUNCTION inline
+#endif
+
 namespace symmd {
 inline namespace SYMMD_NAMESPACE {
 
+#ifdef SYMMD_GPU
+template <class T>
+using Pack = T;
+template <class T>
+inline constexpr int lanes = 1;
+#else
 // One pack fills a register of the instruction set that this code is compiled for; at most 16 floats.
 #if defined(__AVX512F__)
 inline constexpr int pack_bytes = 64;
@@ -33,6 +52,7 @@ template <class T>
 using Pack = typename PackType<T>::type;
 template <class T>
 inline constexpr int lanes = pack_bytes / sizeof(T);
+#endif
 
 template <class P>
 struct Dual {
@@ -124,7 +144,7 @@ inline Dual<A>& operator+=(Dual<A>& a, B b) {
 }
 
 template <class V>
-inline V zero_pack() {
+SYMMD_FUNCTION V zero_pack() {
     if constexpr (is_dual<V>) {
         return {zero_pack<RealOf<V>>(), zero_pack<RealOf<V>>()};
     } else {
@@ -134,7 +154,7 @@ inline V zero_pack() {
 
 // What a kernel hands out: the number itself, or its derivative along the direction of the dual numbers.
 template <class P>
-inline P outcome(P number) {
+SYMMD_FUNCTION P outcome(P number) {
     return number;
 }
 template <class P>
@@ -142,7 +162,7 @@ inline P outcome(Dual<P> number) {
     return number.slope;
 }
 template <class P>
-inline P value_of(P number) {
+SYMMD_FUNCTION P value_of(P number) {
     return number;
 }
 template <class P>
@@ -151,20 +171,28 @@ inline P value_of(Dual<P> number) {
 }
 
 template <class T>
-inline Pack<T> load(const T* from) {
+SYMMD_FUNCTION Pack<T> load(const T* from) {
+#ifdef SYMMD_GPU
+    return *from;
+#else
     return *reinterpret_cast<const typename PackType<T>::loose*>(from);
+#endif
 }
 template <class T>
-inline void store(T* to, Pack<T> pack) {
+SYMMD_FUNCTION void store(T* to, Pack<T> pack) {
+#ifdef SYMMD_GPU
+    *to = pack;
+#else
     *reinterpret_cast<typename PackType<T>::loose*>(to) = pack;
+#endif
 }
 template <class T>
-inline void add_to(T* to, Pack<T> pack) {
+SYMMD_FUNCTION void add_to(T* to, Pack<T> pack) {
     store<T>(to, load<T>(to) + pack);
 }
 // `slopes` is looked at for dual numbers only.
 template <class S>
-inline PackOf<S> load_with_slope(const RealOf<S>* values, const RealOf<S>* slopes, int64_t at) {
+SYMMD_FUNCTION PackOf<S> load_with_slope(const RealOf<S>* values, const RealOf<S>* slopes, int64_t at) {
     if constexpr (is_dual<S>) {
         return {load<RealOf<S>>(values + at), load<RealOf<S>>(slopes + at)};
     } else {
@@ -174,7 +202,7 @@ inline PackOf<S> load_with_slope(const RealOf<S>* values, const RealOf<S>* slope
 }
 
 template <class S>
-inline void store_with_slope(RealOf<S>* values, RealOf<S>* slopes, int64_t at, PackOf<S> pack) {
+SYMMD_FUNCTION void store_with_slope(RealOf<S>* values, RealOf<S>* slopes, int64_t at, PackOf<S> pack) {
     if constexpr (is_dual<S>) {
         store<RealOf<S>>(values + at, pack.value);
         store<RealOf<S>>(slopes + at, pack.slope);
@@ -183,6 +211,18 @@ inline void store_with_slope(RealOf<S>* values, RealOf<S>* slopes, int64_t at, P
         store<S>(values + at, pack);
     }
 }
+
+#ifdef SYMMD_GPU
+
+// A thread's own functions.
+SYMMD_FUNCTION float square_root(float x) { return sqrtf(x); }
+SYMMD_FUNCTION double square_root(double x) { return sqrt(x); }
+SYMMD_FUNCTION float exponential_of(float x) { return expf(x); }
+SYMMD_FUNCTION double exponential_of(double x) { return exp(x); }
+SYMMD_FUNCTION float hyperbolic_tangent(float x) { return tanhf(x); }
+SYMMD_FUNCTION double hyperbolic_tangent(double x) { return tanh(x); }
+
+#else
 
 // The same pointer, of which the compiler knows nothing any more: without this it computes a pointer to every row of a
 // loop's body ahead of the loop, and has no registers left.
@@ -325,6 +365,8 @@ inline V hyperbolic_tangent(V x) {
         return T(1) - T(2) / (exponential<T>(bounded + bounded) + T(1));
     }
 }
+
+#endif  // SYMMD_GPU
 
 }  // namespace SYMMD_NAMESPACE
 }  // namespace symmd
