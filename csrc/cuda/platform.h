@@ -25,6 +25,7 @@ inline void check_cuda(cudaError_t status, const char* what) {
     throw Error(std::string("CUDA failed to ") + what + ": " + cudaGetErrorString(status));
 }
 
+#if defined(SYMMD_CUDA_EMULATED) || defined(__CUDACC__)
 // kernel<<<blocks, threads, shared_bytes, stream>>>(arguments...); without blocks nothing happens.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, std::size_t shared_bytes, cudaStream_t stream,
@@ -37,6 +38,7 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, std::siz
 #endif
     check_cuda(cudaGetLastError(), "start a kernel");
 }
+#endif
 
 }  // namespace symmd
 
