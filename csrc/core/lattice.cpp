@@ -50,6 +50,15 @@ void add_open_directions(std::array<Vector, 3>& rows, int rank) {
 
 double volume(const std::array<Vector, 3>& rows) { return std::abs(dot(rows[0], cross(rows[1], rows[2]))); }
 
+void add_duals(Lattice& lattice) {
+    const double handed_volume = dot(lattice.vectors[0], cross(lattice.vectors[1], lattice.vectors[2]));
+    for (int k = 0; k < 3; ++k) {
+        const Vector normal = cross(lattice.vectors[(k + 1) % 3], lattice.vectors[(k + 2) % 3]);
+        lattice.duals[k] = scaled(normal, 1 / handed_volume);
+        lattice.heights[k] = 1 / length(lattice.duals[k]);
+    }
+}
+
 class Reduction {
     Lattice& lattice;
     const double* cell;
@@ -128,6 +137,14 @@ Vector Lattice::combine(int axis, const double* cell) const {
     return sum;
 }
 
+Lattice Lattice::of_cell(const double* cell) const {
+    Lattice lattice = *this;
+    for (int k = 0; k < rank; ++k) lattice.vectors[k] = combine(k, cell);
+    add_open_directions(lattice.vectors, rank);
+    add_duals(lattice);
+    return lattice;
+}
+
 Lattice reduced_lattice(const double* cell, const std::array<bool, 3>& periodic) {
     Lattice lattice;
     double lengths = 1;
@@ -155,12 +172,7 @@ Lattice reduced_lattice(const double* cell, const std::array<bool, 3>& periodic)
     if (!(volume(lattice.vectors) > least_volume_share * lengths)) reduction.throw_dependent();
     reduction.run();
     // Only the periodic vectors have changed, and not the line or plane that they span.
-    const double handed_volume = dot(lattice.vectors[0], cross(lattice.vectors[1], lattice.vectors[2]));
-    for (int k = 0; k < 3; ++k) {
-        const Vector normal = cross(lattice.vectors[(k + 1) % 3], lattice.vectors[(k + 2) % 3]);
-        lattice.duals[k] = scaled(normal, 1 / handed_volume);
-        lattice.heights[k] = 1 / length(lattice.duals[k]);
-    }
+    add_duals(lattice);
     return lattice;
 }
 

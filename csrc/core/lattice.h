@@ -22,6 +22,8 @@ struct Lattice {
 
     // Σ_l multiples[axis][l] x row l of another `cell` [3, 3] Å: where the repeating vector `axis` has moved to.
     Vector combine(int axis, const double* cell) const;
+    // The lattice of another `cell` [3, 3] Å by the same multiples, reduced or not.
+    Lattice of_cell(const double* cell) const;
 };
 
 inline double dot(const Vector& a, const Vector& b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
