@@ -58,12 +58,18 @@ symmd::Results wanted(const symmd_results& results) {
 }  // namespace
 
 symmd_engine* symmd_load(const char* path, int bits, int threads, double skin) {
+    return symmd_load_on(path, bits, threads, skin, "cpu");
+}
+
+symmd_engine* symmd_load_on(const char* path, int bits, int threads, double skin, const char* device) {
     return guarded<symmd_engine*>(nullptr, [&] {
+        if (!device) throw symmd::Error("a device is needed, found null; give \"cpu\" or \"cuda\"");
         if (bits != 32 && bits != 64) throw symmd::Error("bits must be 32 or 64, found " + std::to_string(bits));
         symmd::EngineOptions options;
         options.precision = bits == 32 ? symmd::Precision::float32 : symmd::Precision::float64;
         options.threads = threads;
         options.skin = skin;
+        options.device = device;
         return new symmd_engine{symmd::Engine::load(path, options)};
     });
 }

@@ -56,8 +56,11 @@ inline constexpr char device_library_symbol[] = "symmd_device_library";  // exte
 
 // "cuda" or "cuda:3" gives 0 or 3, "cpu" gives -1; throws Error for anything else.
 int device_number(const std::string& device);
-// Throws Error when the library is not there, is of another build, or there is no such device: one sentence, what to
-// do.
+// Throws Error when the library is not there or is of another build: one sentence, what to do.
 const DeviceLibrary& device_library();
+// The same, and throws Error when there is no such device.
+const DeviceLibrary& device_library(const std::string& device);
+// At least one; throws Error with the reason when there is none.
+int device_count(const DeviceLibrary& library);
 
 }  // namespace symmd

@@ -4,10 +4,12 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <numeric>
 #include <utility>
 
 #include "core/atom_order.h"
+#include "core/device.h"
 #include "core/elements.h"
 #include "core/evaluation.h"
 #include "core/model_file.h"
@@ -71,7 +73,48 @@ void check_options(const EngineOptions& options) {
                     std::to_string(options.threads));
     if (!(options.skin >= 0 && options.skin <= 100))
         throw Error("skin must lie between 0 and 100 Å, found " + std::to_string(options.skin));
+    device_number(options.device);
 }
+
+std::unique_ptr<DeviceEvaluator> evaluator_on_device(const ModelFile& model, const std::string& name,
+                                                     const EngineOptions& options) {
+    const int number = device_number(options.device);
+    const DeviceLibrary& library = device_library(options.device);
+    std::string problem;
+    std::unique_ptr<DeviceEvaluator> evaluator(
+        library.create(model.content->data(), model.content->size(), name, options, number, problem));
+    if (!evaluator) throw Error(problem);
+    return evaluator;
+}
+
+// No exception may pass through the library of devices: the first one waits here until it has returned, and the
+// exchange is not asked again.
+class WaitingExchange : public GhostExchange {
+  public:
+    explicit WaitingExchange(GhostExchange& by) : by_(by) {}
+    void forward(void* rows, int64_t width, Precision precision) override {
+        guarded([&] { by_.forward(rows, width, precision); });
+    }
+    void backward(void* rows, int64_t width, Precision precision) override {
+        guarded([&] { by_.backward(rows, width, precision); });
+    }
+    void rethrow() const {
+        if (thrown_) std::rethrow_exception(thrown_);
+    }
+
+  private:
+    template <class Call>
+    void guarded(Call&& call) {
+        if (thrown_) return;
+        try {
+            call();
+        } catch (...) {
+            thrown_ = std::current_exception();
+        }
+    }
+    GhostExchange& by_;
+    std::exception_ptr thrown_;
+};
 
 // Weights that are too large for fp32 pass every other check.
 void check_results(const Results& results, int64_t atoms) {
@@ -92,7 +135,9 @@ struct __attribute__((visibility("hidden"))) Engine::State {
     EngineOptions options;
     ModelInfo info;
     double list_cutoff;
+    // One of the two; with `device` the list below stays empty.
     std::unique_ptr<Evaluator> evaluator;
+    std::unique_ptr<DeviceEvaluator> device;
     NeighbourList list;
     std::vector<double> atom_energy;
 
@@ -102,12 +147,14 @@ struct __attribute__((visibility("hidden"))) Engine::State {
     std::vector<double> positions, forces, atom_virial, sender_virial;
     int64_t builds_at_order = 0;
 
-    State(const ModelFile& model, const EngineOptions& chosen)
+    State(const ModelFile& model, const std::string& name, const EngineOptions& chosen)
         : options(chosen),
           info(describe(model)),
           list_cutoff(*std::max_element(info.layer_cutoffs.begin(), info.layer_cutoffs.end())),
           list(list_cutoff, chosen.skin) {
-        if (options.precision == Precision::float32) {
+        if (device_number(options.device) >= 0) {
+            device = evaluator_on_device(model, name, options);
+        } else if (options.precision == Precision::float32) {
             evaluator = std::make_unique<EvaluatorOf<float>>(model);
         } else {
             evaluator = std::make_unique<EvaluatorOf<double>>(model);
@@ -131,7 +178,13 @@ struct __attribute__((visibility("hidden"))) Engine::State {
     void update_order(const System& system);
     const double* arrange(const System& system);
     void update_list(const System& system, const double* arranged);
+    int64_t list_builds() const { return device ? device->list_builds() : list.build_count(); }
+    Results arranged_results(int64_t atoms, const Results& wanted);
+    void rearrange(int64_t atoms, Results& results) const;
     void compute(const System& system, Results& results);
+    void run_on_device(const System& system, Results& results);
+    void compute_on_device(const System& system, Results& results);
+    void compute(const Surroundings& around, GhostExchange* exchange, const Results& out);
 };
 
 Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -141,12 +194,12 @@ Engine::~Engine() = default;
 
 Engine Engine::load(const std::string& path, const EngineOptions& options) {
     check_options(options);
-    return Engine(std::make_unique<State>(load_model_file(path), options));
+    return Engine(std::make_unique<State>(load_model_file(path), path, options));
 }
 
 Engine Engine::load(const void* data, std::size_t size, const std::string& name, const EngineOptions& options) {
     check_options(options);
-    return Engine(std::make_unique<State>(load_model_file(data, size, name), options));
+    return Engine(std::make_unique<State>(load_model_file(data, size, name), name, options));
 }
 
 // An order serves for several lists: atoms diffuse slowly compared with the boxes of the curve.
@@ -156,9 +209,9 @@ void Engine::State::update_order(const System& system) {
         return;
     }
     const bool fits = int64_t(order.size()) == system.atoms;
-    if (fits && list.build_count() - builds_at_order < builds_of_an_order) return;
+    if (fits && list_builds() - builds_at_order < builds_of_an_order) return;
     order_along_curve(system.positions, system.atoms, system.cell, system.periodic, order);
-    builds_at_order = list.build_count();
+    builds_at_order = list_builds();
 }
 
 const double* Engine::State::arrange(const System& system) {
@@ -189,9 +242,38 @@ void Engine::State::update_list(const System& system, const double* arranged) {
     }
 }
 
+// Where results go that follow the engine's order of the atoms, from which rearrange() takes them.
+Results Engine::State::arranged_results(int64_t atoms, const Results& wanted) {
+    Results out = wanted;
+    atom_energy.resize(atoms);
+    out.atom_energy = atom_energy.data();
+    if (order.empty()) return out;
+    forces.resize(wanted.forces ? 3 * atoms : 0);
+    atom_virial.resize(wanted.atom_virial ? 9 * atoms : 0);
+    sender_virial.resize(wanted.sender_virial ? 9 * atoms : 0);
+    if (out.forces) out.forces = forces.data();
+    if (out.atom_virial) out.atom_virial = atom_virial.data();
+    if (out.sender_virial) out.sender_virial = sender_virial.data();
+    return out;
+}
+
+void Engine::State::rearrange(int64_t atoms, Results& results) const {
+    for (int64_t k = 0; k < atoms; ++k) {
+        const int64_t i = order.empty() ? k : order[k];
+        if (results.atom_energy) results.atom_energy[i] = atom_energy[k];
+        if (order.empty()) continue;
+        if (results.forces) std::copy_n(forces.data() + 3 * k, 3, results.forces + 3 * i);
+        if (results.atom_virial) std::copy_n(atom_virial.data() + 9 * k, 9, results.atom_virial + 9 * i);
+        if (results.sender_virial) std::copy_n(sender_virial.data() + 9 * k, 9, results.sender_virial + 9 * i);
+    }
+}
+
 void Engine::State::compute(const System& system, Results& results) {
     if (system.atoms < 0)
         throw Error("the number of atoms must not be negative, found " + std::to_string(system.atoms));
+    if (device) return compute_on_device(system, results);
+    if (system.on_device)
+        throw Error("arrays on a device need an engine there, found one on the device cpu; load it with device cuda");
     check_species(system.species, system.atoms);
     update_order(system);
     const double* arranged = arrange(system);
@@ -211,29 +293,54 @@ void Engine::State::compute(const System& system, Results& results) {
     around.names = order.empty() ? nullptr : order.data();
     around.evenly = options.deterministic;
 
-    Results out = results;
-    atom_energy.resize(system.atoms);
-    out.atom_energy = atom_energy.data();
-    if (!order.empty()) {
-        forces.resize(results.forces ? 3 * system.atoms : 0);
-        atom_virial.resize(results.atom_virial ? 9 * system.atoms : 0);
-        sender_virial.resize(results.sender_virial ? 9 * system.atoms : 0);
-        if (out.forces) out.forces = forces.data();
-        if (out.atom_virial) out.atom_virial = atom_virial.data();
-        if (out.sender_virial) out.sender_virial = sender_virial.data();
-    }
+    const Results out = arranged_results(system.atoms, results);
     evaluator->run(around, threads_for(system.atoms), nullptr, out);
-
     results.energy = std::accumulate(atom_energy.begin(), atom_energy.end(), 0.0);
-    for (int64_t k = 0; k < system.atoms; ++k) {
-        const int64_t i = order.empty() ? k : order[k];
-        if (results.atom_energy) results.atom_energy[i] = atom_energy[k];
-        if (order.empty()) continue;
-        if (results.forces) std::copy_n(forces.data() + 3 * k, 3, results.forces + 3 * i);
-        if (results.atom_virial) std::copy_n(atom_virial.data() + 9 * k, 9, results.atom_virial + 9 * i);
-        if (results.sender_virial) std::copy_n(sender_virial.data() + 9 * k, 9, results.sender_virial + 9 * i);
+    rearrange(system.atoms, results);
+    check_results(results, system.atoms);
+}
+
+void Engine::State::run_on_device(const System& system, Results& results) {
+    System arranged = system;
+    arranged.positions = arrange(system);
+    if (!order.empty()) arranged.species = species.data();
+    Results out = arranged_results(system.atoms, results);
+    const std::string problem = device->run(arranged, out);
+    if (!problem.empty()) throw Error(problem);
+    results.energy = out.energy;
+    rearrange(system.atoms, results);
+}
+
+void Engine::State::compute_on_device(const System& system, Results& results) {
+    if (system.on_device) {
+        const std::string problem = device->run(system, results);
+        if (!problem.empty()) throw Error(problem);
+        return;
+    }
+    check_species(system.species, system.atoms);
+    update_order(system);
+    try {
+        run_on_device(system, results);
+    } catch (const Error&) {
+        if (order.empty()) throw;
+        // The same again in the caller's order, so that the message names the caller's atoms.
+        order.clear();
+        run_on_device(system, results);
     }
     check_results(results, system.atoms);
+}
+
+void Engine::State::compute(const Surroundings& around, GhostExchange* exchange, const Results& out) {
+    if (!device) return evaluator->run(around, threads_for(around.owned), exchange, out);
+    if (!exchange) {
+        const std::string problem = device->run(around, nullptr, out);
+        if (!problem.empty()) throw Error(problem);
+        return;
+    }
+    WaitingExchange waiting(*exchange);
+    const std::string problem = device->run(around, &waiting, out);
+    waiting.rethrow();
+    if (!problem.empty()) throw Error(problem);
 }
 
 void Engine::compute(const System& system, Results& results) { state_->compute(system, results); }
@@ -277,10 +384,15 @@ void Engine::compute(const Neighbourhood& neighbourhood, GhostExchange* exchange
     state_->atom_energy.resize(owned);
     Results out = results;
     out.atom_energy = state_->atom_energy.data();
-    state_->evaluator->run(around, state_->threads_for(owned), exchange, out);
+    state_->compute(around, exchange, out);
     results.energy = std::accumulate(state_->atom_energy.begin(), state_->atom_energy.end(), 0.0);
     if (results.atom_energy) std::copy(state_->atom_energy.begin(), state_->atom_energy.end(), results.atom_energy);
     check_results(results, atoms);
+}
+
+void Engine::check() {
+    const std::string problem = state_->device ? state_->device->check() : "";
+    if (!problem.empty()) throw Error(problem);
 }
 
 const ModelInfo& Engine::model() const { return state_->info; }
@@ -304,16 +416,19 @@ void Engine::set_threads(int threads) {
     state_->options = changed;
 }
 
-int64_t Engine::list_builds() const { return state_->list.build_count(); }
+int64_t Engine::list_builds() const { return state_->list_builds(); }
 
 std::size_t Engine::memory_bytes() const {
-    return state_->evaluator->memory_bytes() + state_->list.memory_bytes() +
-           state_->positions.capacity() * sizeof(double) + state_->species.capacity() * sizeof(int32_t) +
-           state_->order.capacity() * sizeof(int64_t) + state_->forces.capacity() * sizeof(double) +
+    return (state_->device ? state_->device->memory_bytes() : state_->evaluator->memory_bytes()) +
+           state_->list.memory_bytes() + state_->positions.capacity() * sizeof(double) +
+           state_->species.capacity() * sizeof(int32_t) + state_->order.capacity() * sizeof(int64_t) +
+           state_->forces.capacity() * sizeof(double) +
            (state_->atom_virial.capacity() + state_->sender_virial.capacity()) * sizeof(double) +
            state_->atom_energy.capacity() * sizeof(double);
 }
 
 std::string Engine::instruction_set() { return symmd::instruction_set().name; }
+
+int Engine::device_count() { return symmd::device_count(device_library()); }
 
 }  // namespace symmd

@@ -7,6 +7,14 @@
 namespace symmd {
 
 template <class T>
+AvailableKernels processor_kernels() {
+    return {[](const EdgePassShape& shape) { return kernels<T>().edge_workspace(shape, Pass::forward) >= 0; },
+            [](const ProductShape& shape) { return kernels<T>().product_supported(shape); }};
+}
+template AvailableKernels processor_kernels<float>();
+template AvailableKernels processor_kernels<double>();
+
+template <class T>
 Evaluation<T>::Evaluation(const NetworkWeights<T>& network)
     : network_(network), kernels_(kernels<T>()), channels_(network.channels), states_(network.layers.size()) {
     for (const LayerWeights<T>& layer : network.layers) cutoff_ = std::max(cutoff_, layer.edge.cutoff);

@@ -76,7 +76,8 @@ Buffer<T> radial_table(const ModelFile& model, const std::string& name, const Ed
 }
 
 template <class T>
-LayerWeights<T> layer_weights(const ModelFile& model, int index, const std::vector<double>& embedding) {
+LayerWeights<T> layer_weights(const ModelFile& model, int index, const std::vector<double>& embedding,
+                              const AvailableKernels& available) {
     const ModelHeader& header = model.header;
     const std::string prefix = "layers." + std::to_string(index) + ".";
     const int64_t channels = header.channels, species = int64_t(header.species.size());
@@ -97,14 +98,13 @@ LayerWeights<T> layer_weights(const ModelFile& model, int index, const std::vect
     edge.cutoff = header.layer_cutoffs[index];
     edge.gain = header.attends ? std::sqrt(header.mean_neighbours) : 1.0 / std::sqrt(header.mean_neighbours);
     edge.attends = header.attends;
-    if (kernels<T>().edge_workspace(edge, Pass::forward) < 0) edge.message_degree = edge.harmonic_degree;
+    if (!available.edge(edge)) edge.message_degree = edge.harmonic_degree;
 
     layer.product.channels = channels;
     layer.product.degree = edge.message_degree;
     layer.product.output_degree = layer.output_degree;
     layer.product.cube = header.body_order > 2;
-    if (kernels<T>().edge_workspace(edge, Pass::forward) < 0 ||
-        (layer.multiplies && !kernels<T>().product_supported(layer.product)))
+    if (!available.edge(edge) || (layer.multiplies && !available.product(layer.product)))
         throw ModelFileError("the engine has no kernel for layer " + std::to_string(index + 1) +
                              " of this model (degrees " + std::to_string(edge.value_degree) + ", " +
                              std::to_string(edge.harmonic_degree) + " to " + std::to_string(edge.message_degree) +
@@ -146,7 +146,7 @@ LayerWeights<T> layer_weights(const ModelFile& model, int index, const std::vect
 }  // namespace
 
 template <class T>
-NetworkWeights<T>::NetworkWeights(const ModelFile& model)
+NetworkWeights<T>::NetworkWeights(const ModelFile& model, const AvailableKernels& available)
     : channels(model.header.channels),
       heads(model.header.attends ? model.header.heads : 1),
       species(int64_t(model.header.species.size())),
@@ -154,7 +154,7 @@ NetworkWeights<T>::NetworkWeights(const ModelFile& model)
       reference_energies(model.header.reference_energies) {
     const std::vector<double> embedding = model.values<double>("embedding");
     for (int index = 0; index < model.header.layers; ++index)
-        layers.push_back(layer_weights<T>(model, index, embedding));
+        layers.push_back(layer_weights<T>(model, index, embedding, available));
     const int64_t hidden = model.header.readout_hidden, padded = (hidden + 15) / 16 * 16;
     readout_inner = matrices(model.values<T>("readout_inner"), channels, hidden, padded);
     readout_outer.resize(padded);

@@ -43,6 +43,15 @@ struct LayerWeights {
     int powers() const { return multiplies ? (product.cube ? 2 : 1) : 0; }
 };
 
+// Which kernels whoever is going to compute has.
+struct AvailableKernels {
+    bool (*edge)(const EdgePassShape&);
+    bool (*product)(const ProductShape&);
+};
+// Those of the processor; where they are not linked, nobody may ask.
+template <class T>
+AvailableKernels processor_kernels();
+
 template <class T>
 struct NetworkWeights {
     int64_t channels = 0, heads = 1, species = 0;
@@ -53,7 +62,7 @@ struct NetworkWeights {
     Buffer<T> readout_outer;
 
     // Throws ModelFileError when there is no kernel for its degrees, or a weight does not fit into T.
-    explicit NetworkWeights(const ModelFile& model);
+    explicit NetworkWeights(const ModelFile& model, const AvailableKernels& available = processor_kernels<T>());
 };
 
 extern template struct NetworkWeights<float>;
