@@ -13,9 +13,24 @@
 #include "memory.h"
 #include "neigh_list.h"
 #include "neighbor.h"
+#include "universe.h"
 #include "update.h"
 
 using namespace LAMMPS_NS;
+
+namespace {
+
+// [ranks, MPI_MAX_PROCESSOR_NAME] on which machine each rank runs.
+std::string names_of_ranks(MPI_Comm world) {
+    int ranks = 1, length = 0;
+    MPI_Comm_size(world, &ranks);
+    std::string own(MPI_MAX_PROCESSOR_NAME, '\0'), all(std::size_t(ranks) * MPI_MAX_PROCESSOR_NAME, '\0');
+    MPI_Get_processor_name(&own[0], &length);
+    MPI_Allgather(&own[0], MPI_MAX_PROCESSOR_NAME, MPI_CHAR, &all[0], MPI_MAX_PROCESSOR_NAME, MPI_CHAR, world);
+    return all;
+}
+
+}  // namespace
 
 PairSymmd::PairSymmd(LAMMPS* lmp) : Pair(lmp), ghost_features_(world) {
     single_enable = 0;
@@ -54,6 +69,7 @@ void PairSymmd::allocate() {
 
 void PairSymmd::settings(int narg, char** arg) {
     precision_ = symmd::Precision::float32;
+    device_ = "cpu";
     for (int k = 0; k < narg; k += 2) {
         const std::string keyword = arg[k];
         if (keyword != "precision" && keyword != "device")
@@ -64,11 +80,11 @@ void PairSymmd::settings(int narg, char** arg) {
             if (value != "single" && value != "double")
                 error->all(FLERR, "the precision of pair_style symmd must be single or double, found '{}'", value);
             precision_ = value == "single" ? symmd::Precision::float32 : symmd::Precision::float64;
-        } else if (value != "cpu") {
-            error->all(FLERR, "pair_style symmd was built for the device cpu alone, found '{}'; use device cpu", value);
+        } else {
+            device_ = value;
         }
     }
-    // A model that was loaded in another precision is loaded anew by pair_coeff.
+    // A model that was loaded in another precision or on another device is loaded anew by pair_coeff.
     engine_.reset();
 }
 
@@ -140,14 +156,28 @@ void PairSymmd::load_model(const std::string& name) {
     symmd::EngineOptions options;
     options.precision = precision_;
     options.threads = std::max(1, comm->nthreads);
-    std::string problem;
-    try {
-        engine_ = std::make_unique<symmd::Engine>(symmd::Engine::load(content.data(), content.size(), name, options));
-    } catch (const std::exception& found) {
-        problem = found.what();
-    }
-    if (!problem.empty()) error->all(FLERR, "pair_style symmd: {}", problem);
+    const std::string names = device_ == "cuda" ? names_of_ranks(world) : "";
+    on_all_ranks([&] {
+        try {
+            options.device = device_ == "cuda" ? device_of_rank(names) : device_;
+            engine_ =
+                std::make_unique<symmd::Engine>(symmd::Engine::load(content.data(), content.size(), name, options));
+        } catch (const std::exception& found) {
+            throw symmd::Error(found.what());
+        }
+    });
     model_name_ = name;
+}
+
+// Ranks of a machine take its GPUs in turn, and partitions go on where the one before them ended. `names`: the machines
+// of all ranks.
+std::string PairSymmd::device_of_rank(const std::string& names) const {
+    const auto machine = [&](int rank) {
+        return names.substr(std::size_t(rank) * MPI_MAX_PROCESSOR_NAME, MPI_MAX_PROCESSOR_NAME);
+    };
+    int before = universe->root_proc[universe->iworld];
+    for (int rank = 0; rank < comm->me; ++rank) before += machine(rank) == machine(comm->me);
+    return "cuda:" + std::to_string(before % symmd::Engine::device_count());
 }
 
 void PairSymmd::init_style() {

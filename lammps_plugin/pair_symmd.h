@@ -1,4 +1,4 @@
-// pair_style symmd [precision single|double] [device cpu]
+// pair_style symmd [precision single|double] [device cpu|cuda|cuda:K]
 // pair_coeff * * MODEL ELEMENT ...          one element, or NULL under pair_style hybrid, for each atom type
 #pragma once
 
@@ -34,6 +34,7 @@ class PairSymmd : public Pair {
   private:
     void allocate();
     void load_model(const std::string& name);
+    std::string device_of_rank(const std::string& names) const;
     void check_special_bonds();
     template <class Work>
     void on_all_ranks(Work work);
@@ -43,6 +44,7 @@ class PairSymmd : public Pair {
     double common_scale() const;
 
     symmd::Precision precision_ = symmd::Precision::float32;
+    std::string device_ = "cpu";
     double** scale_ = nullptr;  // [types + 1, types + 1] of energies and forces, set from outside
     double energy_unit_ = 1;    // units of LAMMPS in an eV
     std::string model_name_;

@@ -71,6 +71,8 @@ PYBIND11_MODULE(_forces, module) {
     module.def("get_bonds", of(&SymmdForce::getBonds));
     module.def("set_precision", of(&SymmdForce::setPrecision));
     module.def("get_precision", of(&SymmdForce::getPrecision));
+    module.def("set_device", of(&SymmdForce::setDevice));
+    module.def("get_device", of(&SymmdForce::getDevice));
     module.def("set_threads", of(&SymmdForce::setThreads));
     module.def("get_threads", of(&SymmdForce::getThreads));
     module.def("set_deterministic", of(&SymmdForce::setDeterministic));

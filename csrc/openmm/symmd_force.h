@@ -60,6 +60,10 @@ class SYMMD_API SymmdForce : public OpenMM::Force {
     void setDeterministic(bool deterministic) { deterministic_ = deterministic; }
     bool getDeterministic() const { return deterministic_; }
 
+    // Where the engine computes, whatever the platform: "cpu", "cuda" (the first GPU) or "cuda:K".
+    void setDevice(const std::string& device) { device_ = device; }
+    const std::string& getDevice() const { return device_; }
+
     // Periodic along all three box vectors of the Context, or along none.
     void setUsesPeriodicBoundaryConditions(bool periodic) { periodic_ = periodic; }
     bool usesPeriodicBoundaryConditions() const override { return periodic_; }
@@ -73,8 +77,8 @@ class SYMMD_API SymmdForce : public OpenMM::Force {
     int getNumEnergyParameterDerivatives() const { return derivative_ ? 1 : 0; }
     const std::string& getEnergyParameterDerivativeName(int index) const;
 
-    // Brings model, precision, threads and atoms of this force into a Context made with it. Bonds stay those that the
-    // Context was made with; another periodicity, name of λ or derivative is refused.
+    // Brings model, precision, device, threads and atoms of this force into a Context made with it. Bonds stay those
+    // that the Context was made with; another periodicity, name of λ or derivative is refused.
     void updateParametersInContext(OpenMM::Context& context);
 
   protected:
@@ -88,7 +92,7 @@ class SYMMD_API SymmdForce : public OpenMM::Force {
     int topology_particles_ = 0;
     std::vector<OpenMM::Vec3> topology_box_;
     std::vector<std::pair<int, int>> bonds_;
-    std::string precision_ = "mixed";
+    std::string precision_ = "mixed", device_ = "cpu";
     int threads_ = 0;
     bool deterministic_ = false, periodic_ = false, derivative_ = false;
     std::string scale_parameter_ = "symmd_scale";

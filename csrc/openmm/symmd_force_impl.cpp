@@ -106,6 +106,7 @@ void SymmdForceImpl::configure(const OpenMM::System& system) {
 
     EngineOptions options;
     options.precision = owner_.getPrecision() == "double" ? Precision::float64 : Precision::float32;
+    options.device = owner_.getDevice();
     options.threads = owner_.getThreads();
     options.deterministic = owner_.getDeterministic();
     std::vector<int32_t> species;

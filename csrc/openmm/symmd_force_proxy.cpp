@@ -19,7 +19,8 @@ namespace {
 using OpenMM::OpenMMException;
 using OpenMM::SerializationNode;
 
-constexpr int version = 1;
+// Version 1 had no device.
+constexpr int version = 2;
 
 class SymmdForceProxy : public OpenMM::SerializationProxy {
   public:
@@ -32,6 +33,7 @@ class SymmdForceProxy : public OpenMM::SerializationProxy {
         node.setStringProperty("name", force.getName());
         node.setStringProperty("modelName", force.getModelName());
         node.setStringProperty("precision", force.getPrecision());
+        node.setStringProperty("device", force.getDevice());
         node.setIntProperty("threads", force.getThreads());
         node.setBoolProperty("deterministic", force.getDeterministic());
         node.setBoolProperty("usesPeriodic", force.usesPeriodicBoundaryConditions());
@@ -57,16 +59,18 @@ class SymmdForceProxy : public OpenMM::SerializationProxy {
         node.createChildNode("Model").setStringProperty("base64", to_base64(force.getModel()));
     }
 
-    // What is absent is as in a new force, so that `<Force type="SymmdForce" version="1"/>` is one.
+    // What is absent is as in a new force, so that `<Force type="SymmdForce" version="2"/>` is one.
     void* deserialize(const SerializationNode& node) const override {
         const int found = node.getIntProperty("version");
-        if (found != version)
-            throw OpenMMException("SymmdForce: expected version " + std::to_string(version) + " of its XML, found " +
-                                  std::to_string(found) + "; read it with the SymMD that wrote it");
+        if (found < 1 || found > version)
+            throw OpenMMException("SymmdForce: expected version 1 to " + std::to_string(version) +
+                                  " of its XML, found " + std::to_string(found) +
+                                  "; read it with the SymMD that wrote it");
         auto force = std::make_unique<SymmdForce>();
         force->setForceGroup(node.getIntProperty("forceGroup", force->getForceGroup()));
         force->setName(node.getStringProperty("name", force->getName()));
         force->setPrecision(node.getStringProperty("precision", force->getPrecision()));
+        force->setDevice(node.getStringProperty("device", force->getDevice()));
         force->setThreads(node.getIntProperty("threads", force->getThreads()));
         force->setDeterministic(node.getBoolProperty("deterministic", force->getDeterministic()));
         force->setUsesPeriodicBoundaryConditions(

@@ -58,7 +58,8 @@ void check_shape(const py::array& array, const char* name, const std::vector<py:
     throw std::invalid_argument(std::string("expected ") + name + " of shape [" + text + "], found " + shape_of(array));
 }
 
-symmd::EngineOptions options_of(const std::string& precision, int threads, double skin, bool deterministic) {
+symmd::EngineOptions options_of(const std::string& precision, int threads, double skin, bool deterministic,
+                                const std::string& device) {
     symmd::EngineOptions options;
     if (precision != "float32" && precision != "float64")
         throw std::invalid_argument("precision must be float32 or float64, found '" + precision + "'");
@@ -66,6 +67,7 @@ symmd::EngineOptions options_of(const std::string& precision, int threads, doubl
     options.threads = threads;
     options.skin = skin;
     options.deterministic = deterministic;
+    options.device = device;
     return options;
 }
 
@@ -243,24 +245,26 @@ void define_engine(py::module_& module) {
     });
 
     const auto from_bytes = [](const py::bytes& data, const std::string& name, const std::string& precision,
-                               int threads, double skin, bool deterministic) {
+                               int threads, double skin, bool deterministic, const std::string& device) {
         const std::string_view content = data;
-        return std::make_unique<SharedEngine>(symmd::Engine::load(content.data(), content.size(), name,
-                                                                  options_of(precision, threads, skin, deterministic)));
+        const symmd::EngineOptions options = options_of(precision, threads, skin, deterministic, device);
+        return std::make_unique<SharedEngine>(symmd::Engine::load(content.data(), content.size(), name, options));
     };
-    py::class_<SharedEngine>(module, "Engine",
-                             "The compiled engine on a model file. Units eV, Å. Errors are symmd_md.errors.EngineError "
-                             "and ModelFileError.")
+    py::class_<SharedEngine>(
+        module, "Engine",
+        "The compiled engine on a model file, on device cpu, cuda or cuda:K. Units eV, Å. Errors are "
+        "symmd_md.errors.EngineError and ModelFileError.")
         .def(py::init([](const std::filesystem::path& path, const std::string& precision, int threads, double skin,
-                         bool deterministic) {
-                 const symmd::EngineOptions options = options_of(precision, threads, skin, deterministic);
+                         bool deterministic, const std::string& device) {
+                 const symmd::EngineOptions options = options_of(precision, threads, skin, deterministic, device);
                  return std::make_unique<SharedEngine>(symmd::Engine::load(path.string(), options));
              }),
              py::arg("path"), py::arg("precision") = "float32", py::arg("threads") = 0, py::arg("skin") = 1.0,
-             py::arg("deterministic") = false)
+             py::arg("deterministic") = false, py::arg("device") = "cpu")
         .def_static("from_bytes", from_bytes, py::arg("data"), py::arg("name") = "model",
                     py::arg("precision") = "float32", py::arg("threads") = 0, py::arg("skin") = 1.0,
-                    py::arg("deterministic") = false, "The same from the content of a model file.")
+                    py::arg("deterministic") = false, py::arg("device") = "cpu",
+                    "The same from the content of a model file.")
         .def("compute", &compute, py::arg("species"), py::arg("positions"), py::arg("cell") = py::none(),
              py::arg("pbc") = std::array<bool, 3>{}, py::kw_only(), py::arg("forces") = true, py::arg("virial") = false,
              py::arg("atom_virial") = false, py::arg("sender_virial") = false,
@@ -280,6 +284,7 @@ void define_engine(py::module_& module) {
         .def_property(
             "threads", [](const SharedEngine& shared) { return shared.engine.options().threads; },
             [](SharedEngine& shared, int threads) { shared.engine.set_threads(threads); })
+        .def_property_readonly("device", [](const SharedEngine& shared) { return shared.engine.options().device; })
         .def_property_readonly("list_builds", [](const SharedEngine& shared) { return shared.engine.list_builds(); })
         .def_property_readonly("memory_bytes", [](const SharedEngine& shared) { return shared.engine.memory_bytes(); })
         .def_property_readonly_static("instruction_set",

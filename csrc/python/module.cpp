@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/harmonics.h"
+#include "device.h"
 #include "engine.h"
 #include "model_file.h"
 #include "neighbour_list.h"
@@ -107,6 +108,7 @@ PYBIND11_MODULE(_engine, module) {
                "[n, (max_degree + 1)^2]; e3nn's order and its 'component' normalisation.");
     // Errors are tried in the opposite order: that of model files is one of the engine's.
     define_engine(module);
+    define_device(module);
     define_model_file(module);
     bind_neighbour_list(module);
 }

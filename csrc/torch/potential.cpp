@@ -1,20 +1,18 @@
 // The whole network as torch operators, run by the engine through its public header: symmd::potential gives the energy
 // with forces as its gradient, symmd::potential_derivatives all observables at once.
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <array>
-#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string_view>
 #include <vector>
 
+#include "engine_cache.h"
 #include "operators.h"
 #include "symmd/engine.h"
 
@@ -22,119 +20,19 @@ namespace symmd_torch {
 
 namespace {
 
-using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::tensor_list;
-using Axes = std::array<bool, 3>;
-using Observables = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 using PotentialCall = Tensor(const Tensor&, const Tensor&, const Tensor&, const std::optional<Tensor>&, Axes,
                              std::string_view, int64_t);
 using DerivativesCall = Observables(const Tensor&, const Tensor&, const Tensor&, const std::optional<Tensor>&, Axes,
                                     std::string_view, int64_t);
-
-// An engine serves one thread at a time; programs may call the operator from several.
-struct SharedEngine {
-    std::mutex busy;
-    std::optional<symmd::Engine> engine;
-    std::vector<int32_t> species;
-};
-
-// Engines by the tensor that holds their model. Reading a model takes milliseconds, even hashing one would be felt in
-// every step, so what is compared is where the model lies and how often torch has written to it. The weak pointer keeps
-// the address of a freed tensor from being given to another one.
-class EngineCache {
-  public:
-    std::shared_ptr<SharedEngine> find(const Tensor& model, const symmd::EngineOptions& options) {
-        const std::lock_guard<std::mutex> guard(busy_);
-        entries_.remove_if([](const Entry& entry) { return entry.storage.expired(); });
-        Entry wanted{model.storage().getWeakStorageImpl(),
-                     model.const_data_ptr(),
-                     model.numel(),
-                     model._version(),
-                     options.precision,
-                     options.deterministic,
-                     nullptr};
-        for (auto entry = entries_.begin(); entry != entries_.end(); ++entry) {
-            if (!entry->same_model(wanted)) continue;
-            entries_.splice(entries_.begin(), entries_, entry);
-            return entry->engine;
-        }
-        wanted.engine = std::make_shared<SharedEngine>();
-        entries_.push_front(std::move(wanted));
-        if (entries_.size() > most_entries) entries_.pop_back();
-        return entries_.front().engine;
-    }
-
-  private:
-    static constexpr std::size_t most_entries = 8;
-
-    struct Entry {
-        c10::weak_intrusive_ptr<c10::StorageImpl> storage;
-        const void* data;
-        int64_t size, version;
-        symmd::Precision precision;
-        bool deterministic;
-        std::shared_ptr<SharedEngine> engine;
-
-        bool same_model(const Entry& other) const {
-            return storage == other.storage && data == other.data && size == other.size && version == other.version &&
-                   precision == other.precision && deterministic == other.deterministic;
-        }
-    };
-
-    std::mutex busy_;
-    std::list<Entry> entries_;  // the last used one first
-};
-
-// Never destroyed: at the end of a process, torch's own memory may be gone before it.
-EngineCache& cache() {
-    static EngineCache& engines = *new EngineCache;
-    return engines;
-}
-
-symmd::EngineOptions options_of(std::string_view precision, int64_t threads) {
-    TORCH_CHECK(precision == "float32" || precision == "float64", "precision must be float32 or float64, found '",
-                precision, "'");
-    TORCH_CHECK(threads >= 0 && threads <= 1024, "threads must lie between 0 (torch's number) and 1024, found ",
-                threads);
-    symmd::EngineOptions options;
-    options.precision = precision == "float32" ? symmd::Precision::float32 : symmd::Precision::float64;
-    options.threads = threads > 0 ? int(threads) : at::get_num_threads();
-    options.deterministic = at::globalContext().deterministicAlgorithms();
-    return options;
-}
-
-void check_input(const Tensor& model, const Tensor& atomic_numbers, const Tensor& positions,
-                 const std::optional<Tensor>& cell, const Axes& pbc) {
-    TORCH_CHECK(model.scalar_type() == at::kByte && model.dim() == 1 && model.is_contiguous(),
-                "model must hold the bytes of a model file as [bytes] of type uint8, found ", model.scalar_type(), " ",
-                model.sizes());
-    TORCH_CHECK(!model.is_inference(),
-                "model must not be an inference tensor, whose changes torch does not count; make it outside of "
-                "torch.inference_mode()");
-    TORCH_CHECK(positions.dim() == 2 && positions.size(1) == 3, "positions must be [atoms, 3], found ",
-                positions.sizes());
-    TORCH_CHECK(at::isFloatingType(positions.scalar_type()), "positions must be floating-point numbers, found ",
-                positions.scalar_type());
-    TORCH_CHECK(at::isIntegralType(atomic_numbers.scalar_type(), false), "atomic_numbers must be integers, found ",
-                atomic_numbers.scalar_type());
-    TORCH_CHECK(atomic_numbers.dim() == 1 && atomic_numbers.size(0) == positions.size(0), "atomic_numbers must be [",
-                positions.size(0), "], one for each of the positions, found ", atomic_numbers.sizes());
-    TORCH_CHECK(cell.has_value() || !(pbc[0] || pbc[1] || pbc[2]), "a periodic structure needs a cell, found None");
-    if (cell) {
-        TORCH_CHECK(cell->dim() == 2 && cell->size(0) == 3 && cell->size(1) == 3, "cell must be [3, 3], found ",
-                    cell->sizes());
-        TORCH_CHECK(at::isFloatingType(cell->scalar_type()), "cell must be floating-point numbers, found ",
-                    cell->scalar_type());
-    }
-}
 
 // Runs the engine; forces and virial where they are defined.
 Tensor run(const Tensor& model, const Tensor& atomic_numbers, const Tensor& positions,
            const std::optional<Tensor>& cell, const Axes& pbc, std::string_view precision, int64_t threads,
            const Tensor& atom_energy, const Tensor& forces, const Tensor& virial) {
     check_input(model, atomic_numbers, positions, cell, pbc);
-    const symmd::EngineOptions options = options_of(precision, threads);
+    const symmd::EngineOptions options = engine_options(precision, threads);
     const Tensor numbers = atomic_numbers.to(at::kLong).contiguous();
     const Tensor coordinates = positions.to(at::kDouble).contiguous();
     const Tensor box = cell ? cell->to(at::kDouble).contiguous() : Tensor();
@@ -143,7 +41,7 @@ Tensor run(const Tensor& model, const Tensor& atomic_numbers, const Tensor& posi
     if (forces.defined()) results.forces = forces.mutable_data_ptr<double>();
     if (virial.defined()) results.virial = virial.mutable_data_ptr<double>();
 
-    const std::shared_ptr<SharedEngine> shared = cache().find(model, options);
+    const std::shared_ptr<SharedEngine> shared = engine_cache().find(model, options);
     const std::lock_guard<std::mutex> guard(shared->busy);
     try {
         if (!shared->engine)
@@ -202,19 +100,20 @@ Observables potential_derivatives_shape(const Tensor&, const Tensor&, const Tens
 // dE/dh for the rows h of the cell. A strain moves atoms and cell together, so with W of eq. 26
 //     -W_ab = Σ_i (∂E/∂r_i)_a r_ib + Σ_k (∂E/∂h_k)_a h_kb,
 // which the pseudo-inverse of the periodic rows solves; the other rows are not looked at by the potential. Forces sum
-// to zero, so the origin is free: the middle of the atoms loses the fewest digits.
+// to zero, so the origin is free: the middle of the atoms loses the fewest digits. The cell may be on another device.
 Tensor cell_gradient(const Tensor& positions, const Tensor& cell, const Axes& pbc, const Tensor& forces,
                      const Tensor& virial) {
     std::vector<Tensor> periodic;
     for (int64_t axis = 0; axis < 3; ++axis)
         if (pbc[axis]) periodic.push_back(cell.select(0, axis));
-    if (periodic.empty()) return at::zeros({3, 3}, virial.options());
+    const auto options = virial.options().device(cell.device());
+    if (periodic.empty()) return at::zeros({3, 3}, options);
     const Tensor coordinates = positions.to(at::kDouble);
-    const Tensor cell_part = at::matmul(forces.t(), coordinates - coordinates.mean(0)) - virial;
+    const Tensor cell_part = (at::matmul(forces.t(), coordinates - coordinates.mean(0)) - virial).to(cell.device());
     const Tensor found = at::matmul(cell_part, at::linalg_pinv(at::stack(periodic).to(at::kDouble)));
     std::vector<Tensor> gradient;
     for (int64_t axis = 0, column = 0; axis < 3; ++axis)
-        gradient.push_back(pbc[axis] ? found.select(1, column++) : at::zeros({3}, virial.options()));
+        gradient.push_back(pbc[axis] ? found.select(1, column++) : at::zeros({3}, options));
     return at::stack(gradient);
 }
 
@@ -224,9 +123,10 @@ struct PotentialBackward : torch::autograd::Function<PotentialBackward> {
                                const Tensor& forces, const Tensor& virial, Axes pbc, bool cell_wanted) {
         at::AutoDispatchBelowADInplaceOrView guard;
         const Tensor of_positions = (forces * pull.neg()).to(positions.scalar_type());
-        const Tensor of_cell = cell_wanted
-                                   ? (cell_gradient(positions, cell, pbc, forces, virial) * pull).to(cell.scalar_type())
-                                   : at::empty({0}, virial.options());
+        const Tensor of_cell =
+            cell_wanted
+                ? (cell_gradient(positions, cell, pbc, forces, virial) * pull.to(cell.device())).to(cell.scalar_type())
+                : at::empty({0}, virial.options());
         return {of_positions, of_cell};
     }
 

@@ -28,6 +28,8 @@ EnergyKey = Annotated[str | None, typer.Option(help="Name of the energy label (e
 ForcesKey = Annotated[str | None, typer.Option(help="Name of the force label (eV/Å) in the file.")]
 StressKey = Annotated[str | None, typer.Option(help="Name of the stress label (eV/Å³) in the file.")]
 
+EngineDevice = Annotated[str, typer.Option("--device", help="Where the engine runs: cpu, cuda or cuda:K.")]
+
 
 def main() -> None:
     """Run the command line; an error that the user can cause is one line on stderr and exit code 2."""
@@ -158,8 +160,15 @@ def info_command(
         float | None,
         typer.Option(
             min=0.0,
-            help="Neighbours of an atom, for the FLOPs; absent: n̄ of the training set, else 20.",
+            help="Neighbours of an atom, for FLOPs and memory; absent: n̄ of the training set, else 20.",
         ),
+    ] = None,
+    atoms: Annotated[
+        int | None,
+        typer.Option(min=1, help="Also the memory that the engine needs for so many atoms, on CPU and GPU."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cuda or cuda:K: whether so many atoms fit there, with --atoms.")
     ] = None,
 ) -> None:
     """Hyperparameters, parameters and FLOPs per atom for energy and forces, by layer and part.
@@ -169,7 +178,7 @@ def info_command(
     """
     from symmd_md.analysis.description import describe
 
-    describe(path, neighbours)
+    describe(path, neighbours, atoms, device)
 
 
 @application.command("bench")
@@ -191,6 +200,7 @@ def bench_command(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File for the same numbers (ms, µs per atom).")
     ] = None,
+    device: EngineDevice = "cpu",
 ) -> None:
     """Time of a step (ms) and by atom (µs): the engine beside its network in torch, eager and TorchScript.
 
@@ -198,7 +208,7 @@ def bench_command(
     """
     from symmd_md.analysis.bench import run_bench
 
-    run_bench(model, atoms, threads, seconds, json_file)
+    run_bench(model, atoms, threads, seconds, json_file, device)
 
 
 @application.command("verify")
@@ -213,6 +223,7 @@ def verify_command(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File for all numbers as a certificate (eV, Å, ps).")
     ] = None,
+    device: EngineDevice = "cpu",
 ) -> None:
     """Check a model before trusting it: engines against each other, derivatives, symmetries, conservation.
 
@@ -221,7 +232,7 @@ def verify_command(
     """
     from symmd_md.verify.command import run_verify
 
-    if not run_verify(model, structure, json_file):
+    if not run_verify(model, structure, json_file, device):
         raise typer.Exit(1)
 
 

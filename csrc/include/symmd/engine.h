@@ -40,10 +40,12 @@ struct EngineOptions {
     // Å by which the engine's own neighbour list is longer than the cutoff, so that it serves many steps.
     double skin = 1.0;
     // The same structure gives the same bits whatever was computed before. Without, the engine may visit atoms in
-    // another order after its list was built anew, which is faster for thousands of atoms.
+    // another order after its list was built anew, which is faster for thousands of atoms. Whoever gives the arrays on
+    // a device (System::on_device) chooses the order there, and every run is deterministic.
     bool deterministic = false;
-    // "cpu", "cuda" or "cuda:1": where the engine computes. On a device `threads` is not looked at, and every run is
-    // deterministic. Needs the library symmd_cuda of a build with CUDA.
+    // "cpu", "cuda" (which is cuda:0) or "cuda:K": where the engine computes. On a device `threads` is not looked at.
+    // Needs the library symmd_cuda of a build with CUDA, beside the one with the engine or where the environment
+    // variable SYMMD_CUDA_LIBRARY says (docs/cuda.md).
     std::string device = "cpu";
 };
 
@@ -66,9 +68,10 @@ struct System {
     const double* positions = nullptr;  // [atoms, 3] Å, inside the cell or outside of it
     const double* cell = nullptr;       // [3, 3] Å, rows are the cell's vectors; null when no axis is periodic
     std::array<bool, 3> periodic{{false, false, false}};
-    // With an engine on a device: species, positions and all arrays of the results are there, not on the host, and the
-    // work is queued on `stream` (a cudaStream_t; null is the default stream), to which the caller leaves the waiting
-    // but for one look at the outcome. While the stream captures a graph there is no look: Engine::check() looks later.
+    // With an engine on a device: species, positions and all arrays of the results are there, not on the host (the cell
+    // always is), and the work is queued on `stream` (a cudaStream_t; null is the default stream), to which the caller
+    // leaves the waiting but for one look at the outcome. While the stream captures a graph there is no look:
+    // Engine::check() looks later.
     bool on_device = false;
     void* stream = nullptr;
 };
@@ -141,11 +144,14 @@ class SYMMD_API Engine {
     const EngineOptions& options() const;
     void set_threads(int threads);
 
-    // How often the engine's own list was built, and bytes in all arrays that grow with the atoms.
+    // How often the engine's own list was built, and bytes in all arrays that grow with the atoms, those on the device
+    // included.
     int64_t list_builds() const;
     std::size_t memory_bytes() const;
     // baseline, avx2 or avx512.
     static std::string instruction_set();
+    // GPUs that EngineOptions::device can name, at least one; an Error says why there is none.
+    static int device_count();
 
   private:
     struct State;

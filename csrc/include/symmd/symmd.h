@@ -38,6 +38,8 @@ typedef struct symmd_results {
 /* Reads model.pt or a .safetensors model. `bits`: 32 (the usual) or 64 (for checking). `threads`: 0 for all.
  * `skin`: Å by which the engine's neighbour list is longer than the cutoff, 1 if in doubt. */
 SYMMD_API symmd_engine* symmd_load(const char* path, int bits, int threads, double skin);
+/* The same on `device`: "cpu", "cuda" or "cuda:K", where `threads` is not looked at. Arrays are on the host. */
+SYMMD_API symmd_engine* symmd_load_on(const char* path, int bits, int threads, double skin, const char* device);
 SYMMD_API void symmd_free(symmd_engine* engine);
 SYMMD_API const char* symmd_error(void);
 

@@ -81,6 +81,7 @@ class Benchmark:
     sha256: str
     precision: str
     instruction_set: str
+    device: str
     machine: str
     versions: dict[str, str]
     replaced: dict[str, str]
@@ -126,8 +127,9 @@ class Benchmark:
         return table
 
     def _caption(self) -> str:
+        where = self.instruction_set if self.device == "cpu" else f"all sides on {self.device}"
         lines = [
-            f"{self.machine}; {self.instruction_set}; torch {self.versions['torch']}; {self.precision}",
+            f"{self.machine}; {where}; torch {self.versions['torch']}; {self.precision}",
             "torch is given its edges; new list: the engine builds its own each step",
             "faster: medians compared with the engine's; speed-up: with the fewest threads",
             f"largest difference of a force: {self.largest_force_difference:.0e} of the largest force",
@@ -160,17 +162,19 @@ def run_bench(
     threads: str | None,
     seconds: float,
     json_file: Path | None,
+    device: str = "cpu",
     console: Console | None = None,
 ) -> None:
     """What ``symmd bench`` does: measure, print the table, write the JSON if asked.
 
     ``atoms`` and ``threads`` are numbers separated by commas; absent ``threads``: 1 and, with two cores, 2.
+    On a ``device`` other than the CPU there is no number of threads to choose.
     """
     console = console or Console()
     counts = numbers_of("--atoms", atoms)
     if threads is None:
-        threads = "1,2" if available_cores() > 1 else "1"
-    result = measure(model, counts, numbers_of("--threads", threads), seconds)
+        threads = "1,2" if available_cores() > 1 and device == "cpu" else "1"
+    result = measure(model, counts, numbers_of("--threads", threads), seconds, device)
     console.print(result.table())
     if json_file is not None:
         result.write(json_file)
@@ -185,7 +189,9 @@ def numbers_of(option: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def measure(model: Path, atoms: Sequence[int], threads: Sequence[int], seconds: float) -> Benchmark:
+def measure(
+    model: Path, atoms: Sequence[int], threads: Sequence[int], seconds: float, device: str = "cpu"
+) -> Benchmark:
     """Time all sides on structures of about so many ``atoms``; ``seconds`` for each, after warming up."""
     if max(threads) > MOST_THREADS:
         raise SymmdError(f"--threads takes at most {MOST_THREADS}, found {max(threads)}")
@@ -203,7 +209,7 @@ def measure(model: Path, atoms: Sequence[int], threads: Sequence[int], seconds: 
         task = progress.add_task("", total=len(structures) * len(threads))
         try:
             for structure in structures:
-                case = Case(model, network, structure)
+                case = Case(model, network, structure, device)
                 replaced |= case.replaced
                 left_out += [text for text in case.left_out if text not in left_out]
                 single: dict[str, float] = {}
@@ -217,12 +223,13 @@ def measure(model: Path, atoms: Sequence[int], threads: Sequence[int], seconds: 
                 differences += case.force_differences()
         finally:
             torch.set_num_threads(threads_before)
-    described = Engine(model)
+    described = Engine(model, device=device)
     return Benchmark(
         model=model.name,
         sha256=described.model["sha256"],
         precision="float32",
         instruction_set=described.instruction_set,
+        device=device,
         machine=machine(),
         versions={package: version(package) for package in ("symmd-md", "torch", "numpy")},
         replaced=replaced,
@@ -245,8 +252,9 @@ class EngineStep:
         species: NDArray[np.int32],
         threads: int,
         moves: bool = False,
+        device: str = "cpu",
     ) -> None:
-        self.engine = Engine(model, threads=threads)
+        self.engine = Engine(model, threads=threads, device=device)
         self.structure, self.species = structure, species
         self.places = [structure.positions, -structure.positions if moves else structure.positions]
         self.calls = 0
@@ -263,18 +271,23 @@ class EngineStep:
 class Case:
     """One structure, with a step of every side."""
 
-    def __init__(self, model: Path, network: SymmdNetwork, structure: Structure) -> None:
-        self.model, self.network, self.structure = model, network, structure
+    def __init__(self, model: Path, network: SymmdNetwork, structure: Structure, device: str = "cpu") -> None:
+        self.model, self.network, self.structure, self.device = model, network, structure, device
         self.species, self.replaced = species_of(structure, network.config.species)
         self.batch = batch_of(structure, self.species, network.config.cutoff)
         self.edges = len(self.batch.edge_receiver)
         needed = self.torch_bytes()
-        self.torch_fits = needed < available_memory()
         self.left_out = []
-        if not self.torch_fits:
+        has_device = device == "cpu" or torch.cuda.is_available()
+        if not has_device:
+            self.left_out.append(f"torch: {torch.__version__} finds no GPU")
+        self.torch_fits = has_device and needed < memory_of(device)
+        if has_device and not self.torch_fits:
             self.left_out.append(
                 f"{structure.atoms:,} atoms in torch: would need about {needed / 1e9:.0f} GB of memory"
             )
+        if self.torch_fits and device != "cpu":
+            self.network, self.batch = network.to(device), self.batch.to(device)
         self.forces: dict[str, FloatArray] = {}
 
     def torch_bytes(self) -> float:
@@ -287,8 +300,8 @@ class Case:
     def time(self, threads: int, seconds: float) -> list[Row]:
         """The rows of all sides with so many threads, timed in turns."""
         torch.set_num_threads(threads)
-        engine = EngineStep(self.model, self.structure, self.species, threads)
-        moving = EngineStep(self.model, self.structure, self.species, threads, moves=True)
+        engine = EngineStep(self.model, self.structure, self.species, threads, device=self.device)
+        moving = EngineStep(self.model, self.structure, self.species, threads, True, self.device)
         sides: dict[str, Callable[[], None]] = {ENGINE: engine, REBUILDING: moving}
         if self.torch_fits:
             sides[EAGER] = self.eager_step()
@@ -320,7 +333,7 @@ class Case:
         def step() -> None:
             forces = self.network(self.batch, forces=True).forces
             assert forces is not None
-            self.forces[EAGER] = forces.numpy()
+            self.forces[EAGER] = forces.cpu().numpy()
 
         return step
 
@@ -334,14 +347,14 @@ class Case:
             learned = energy(numbers, vectors, batch.edge_receiver, batch.edge_sender)
             (pull,) = torch.autograd.grad(learned, vectors)
             forces = pull.new_zeros(batch.atom_count, 3).index_add(0, batch.edge_receiver, pull)
-            self.forces[SCRIPTED] = forces.index_add(0, batch.edge_sender, -pull).numpy()
+            self.forces[SCRIPTED] = forces.index_add(0, batch.edge_sender, -pull).cpu().numpy()
 
         return step
 
     def model_numbers(self) -> Tensor:
         """[N] atomic numbers of the species that the atoms have in the model."""
         known = torch.tensor([atomic_numbers[symbol] for symbol in self.network.config.species])
-        return known[self.batch.species]
+        return known.to(self.batch.species.device)[self.batch.species]
 
     def force_differences(self) -> list[float]:
         """Largest difference between the engine and each torch side, over the largest force component."""
@@ -362,6 +375,11 @@ class ScriptedEnergy(nn.Module):
         """Learned energy (eV) of all atoms [N] with edges [E, 3]."""
         learned, _ = self.network.atom_energies(numbers, vectors, receiver, sender)
         return learned.sum()
+
+
+def memory_of(device: str) -> float:
+    """Bytes that are free on the CPU or on a GPU of torch."""
+    return available_memory() if device == "cpu" else float(torch.cuda.mem_get_info(device)[0])
 
 
 def batch_of(structure: Structure, species: NDArray[np.int32], cutoff: float) -> AtomBatch:

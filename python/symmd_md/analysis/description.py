@@ -33,15 +33,30 @@ DEFAULT_SPECIES_COUNT = 4
 """A configuration may leave the species to the training set; four is an organic molecule."""
 
 
-def describe(path: Path, neighbours: float | None, console: Console | None = None) -> None:
-    """Print what a configuration, checkpoint or model file holds; ``neighbours`` of an atom set the FLOPs."""
+def describe(
+    path: Path,
+    neighbours: float | None,
+    atoms: int | None = None,
+    device: str | None = None,
+    console: Console | None = None,
+) -> None:
+    """Print what a configuration, checkpoint or model file holds; ``neighbours`` of an atom set the FLOPs.
+
+    Of a model file also the memory for so many ``atoms``, and whether they fit into a ``device``.
+    """
     console = console or Console()
     path = model_path(path)
     start = _start(path)
+    if device is not None and atoms is None:
+        raise ConfigurationError("--device says whether atoms fit there; give their number with --atoms")
+    if atoms is not None and not _begins_as_model(start):
+        raise ConfigurationError(f"--atoms is for model files, found {path}; make one with: symmd export")
     if start.startswith(MAGIC):
         _describe_checkpoint(path, neighbours, console)
     elif _begins_as_model(start):
         _describe_model(path, neighbours, console)
+        if atoms is not None:
+            _describe_memory(path, atoms, neighbours, device, console)
     elif path.suffix.lower() in YAML_SUFFIXES:
         config = from_mapping(ModelConfig, read_yaml(path).get("model") or {}, "model")
         console.print(_settings_table("Model", dataclasses.asdict(config)))
@@ -90,6 +105,17 @@ def _describe_model(path: Path, neighbours: float | None, console: Console) -> N
         provenance["training"] = _named_errors(provenance["training"])
     console.print(_settings_table(PROVENANCE_TITLE, _flattened(provenance)))
     console.print(_settings_table("Model file", _file_settings(path, model)))
+
+
+def _describe_memory(
+    path: Path, atoms: int, neighbours: float | None, device: str | None, console: Console
+) -> None:
+    from symmd_md.analysis.memory import memory_settings
+
+    if neighbours is None:
+        neighbours = read_model_file(path).statistics.mean_neighbours
+    title = f"Memory of the engine in float32 for {atoms:,} atoms with {neighbours:.1f} neighbours"
+    console.print(_settings_table(title, memory_settings(path, atoms, neighbours, device)))
 
 
 def _file_settings(path: Path, model: ModelFile) -> dict[str, Any]:

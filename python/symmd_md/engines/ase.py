@@ -35,7 +35,8 @@ class SymmdCalculator(Calculator):
 
     ``path``: what ``symmd export`` wrote, ``model.pt`` or a bare ``.safetensors``, or the name of a model
     that ships, such as ``"ala2"`` (``symmd models``). ``precision``: "float32" (coordinates, their
-    differences and sums of energies are fp64 even so) or "float64". ``threads``: OpenMP
+    differences and sums of energies are fp64 even so) or "float64". ``device``: "cpu",
+    "cuda" (the first GPU) or "cuda:K". ``threads``: OpenMP
     threads, 0 for OpenMP's own number, fewer for a few atoms. ``skin``: Å by which the neighbour list is
     longer than the cutoff, so that it serves many steps. Other keywords are those of ASE's ``Calculator``.
 
@@ -54,13 +55,15 @@ class SymmdCalculator(Calculator):
         precision: str = "float32",
         threads: int = 0,
         skin: float = 1.0,
+        device: str = "cpu",
         **settings: Any,
     ) -> None:
-        super().__init__(path=os.fspath(path), precision=precision, threads=threads, skin=skin, **settings)
+        parameters = {"precision": precision, "threads": threads, "skin": skin, "device": device}
+        super().__init__(path=os.fspath(path), **parameters, **settings)
 
     def set(self, **settings: Any) -> dict[str, Any]:
-        """Change ``path``, ``precision``, ``threads`` or ``skin``; returns what was changed."""
-        known = ("path", "precision", "threads", "skin")
+        """Change ``path``, ``precision``, ``threads``, ``skin`` or ``device``; returns what was changed."""
+        known = ("path", "precision", "threads", "skin", "device")
         for name in settings:
             if name not in known:
                 raise TypeError(f"SymmdCalculator has the parameters {', '.join(known)}; found {name!r}")

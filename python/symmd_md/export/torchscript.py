@@ -65,6 +65,11 @@ def _check_bound(bound: Tensor, positions: Tensor) -> None:
         )
 
 
+def _beside(positions: Tensor, tensor: Tensor) -> Tensor:
+    """Something small where the engine takes it: anywhere with positions on a GPU, else on the CPU."""
+    return tensor if positions.is_cuda else tensor.cpu()
+
+
 def _periodic_axes(cell: Tensor | None, pbc: list[bool] | None) -> list[bool]:
     """Without a word on it, a structure with a cell is periodic along all its vectors."""
     if pbc is None:
@@ -75,7 +80,7 @@ def _periodic_axes(cell: Tensor | None, pbc: list[bool] | None) -> list[bool]:
 
 
 class EngineModule(ExportedPotential):
-    """The model file as a tensor, and the operators that run it."""
+    """The model file as a tensor, and the operators that run it: on the positions' GPU or on the CPU."""
 
     model: Tensor
 
@@ -113,10 +118,12 @@ class EngineModule(ExportedPotential):
         _check_bound(self.atomic_numbers, positions)
         box: Tensor | None = None
         if cell is not None:
-            box = cell.cpu() * self.length_in_angstrom
-        numbers = self.atomic_numbers.to(dtype=torch.int64, device="cpu")
+            box = _beside(positions, cell) * self.length_in_angstrom
+        if self.atomic_numbers.device != torch.device("cpu"):
+            self.atomic_numbers = self.atomic_numbers.cpu()
+        coordinates = _beside(positions, positions) * self.length_in_angstrom
         energy = torch.ops.symmd.potential(
-            self.model_bytes(), numbers, positions.cpu() * self.length_in_angstrom, box,
+            self.model_bytes(), self.atomic_numbers, coordinates, box,
             _periodic_axes(cell, None), self.precision, self.threads,
         )  # fmt: skip
         return (energy / self.energy_in_ev).to(positions.device)
@@ -132,10 +139,10 @@ class EngineModule(ExportedPotential):
         """energy [], atom_energy [N], forces [N, 3] and virial [3, 3] of any atoms, without gradients."""
         box: Tensor | None = None
         if cell is not None:
-            box = cell.detach().cpu() * self.length_in_angstrom
-        coordinates = positions.detach().cpu() * self.length_in_angstrom
+            box = _beside(positions, cell.detach()) * self.length_in_angstrom
+        coordinates = _beside(positions, positions.detach()) * self.length_in_angstrom
         energy, atom_energy, forces, virial = torch.ops.symmd.potential_derivatives(
-            self.model_bytes(), atomic_numbers.cpu(), coordinates, box,
+            self.model_bytes(), _beside(positions, atomic_numbers), coordinates, box,
             _periodic_axes(cell, pbc), self.precision, self.threads,
         )  # fmt: skip
         return {

@@ -20,7 +20,7 @@ from symmd_md._engine import model_file_summary  # noqa: E402
 from symmd_md.errors import DataError, ModelFileError  # noqa: E402
 from symmd_md.models import model_path  # noqa: E402
 
-EMPTY = '<Force type="SymmdForce" version="1"/>'
+EMPTY = '<Force type="SymmdForce" version="2"/>'
 
 
 class SymmdForce(openmm.Force):
@@ -30,7 +30,8 @@ class SymmdForce(openmm.Force):
     also in XML. ``topology``: that of the System. ``atoms``: indices of the atoms that the model describes;
     None for all.
     ``precision``: "single" and "mixed" (fp32 arithmetic on fp64 differences of coordinates, fp64 energies)
-    or "double". ``threads``: OpenMP threads, 0 for OpenMP's own number, fewer for a few atoms.
+    or "double". ``device``: where the engine computes, whatever the platform: "cpu", "cuda" (the first GPU)
+    or "cuda:K". ``threads``: OpenMP threads, 0 for OpenMP's own number, fewer for a few atoms.
     ``periodic``: None takes it from the topology, which has a box or none. ``deterministic``: the same
     positions give the same bits whatever was computed before. ``scaleParameter``: the global parameter,
     1 in a new Context, that multiplies energy and forces.
@@ -49,6 +50,7 @@ class SymmdForce(openmm.Force):
         atoms: Iterable[int] | None = None,
         *,
         precision: str = "mixed",
+        device: str = "cpu",
         threads: int = 0,
         periodic: bool | None = None,
         deterministic: bool = False,
@@ -64,6 +66,7 @@ class SymmdForce(openmm.Force):
             )
         self.setUsesPeriodicBoundaryConditions(box if periodic is None else periodic)
         self.setPrecision(precision)
+        self.setDevice(device)
         self.setThreads(threads)
         self.setDeterministic(deterministic)
         self.setScaleParameterName(scaleParameter)
@@ -167,6 +170,15 @@ class SymmdForce(openmm.Force):
         precision: str = _forces.get_precision(self._address)
         return precision
 
+    def setDevice(self, device: str) -> None:
+        """ "cpu", "cuda" (the first GPU) or "cuda:K"; a Context that is made refuses what is not there."""
+        _forces.set_device(self._address, device)
+
+    def getDevice(self) -> str:
+        """ "cpu", "cuda" or "cuda:K"."""
+        device: str = _forces.get_device(self._address)
+        return device
+
     def setThreads(self, threads: int) -> None:
         """OpenMP threads; 0 for OpenMP's own number, fewer for a few atoms."""
         _forces.set_threads(self._address, threads)
@@ -213,7 +225,7 @@ class SymmdForce(openmm.Force):
         return name
 
     def updateParametersInContext(self, context: openmm.Context) -> None:
-        """Bring model, precision, threads and atoms into a Context of a System that has this force.
+        """Bring model, precision, device, threads and atoms into a Context of a System that has this force.
 
         The Context keeps the bonds it was made with, and refuses another periodicity, name of the scale, or
         derivative; ``context.reinitialize()`` takes them. A force inside of a ``CustomCVForce`` needs it too.

@@ -14,8 +14,8 @@ from openmmml.mlpotential import MLPotentialImpl, MLPotentialImplFactory
 class SymmdPotential(MLPotentialImpl):
     """``MLPotential("symmd", modelPath="model.pt")``: each System that is made of it gets a ``SymmdForce``.
 
-    ``precision``, ``threads`` and ``deterministic`` of SymmdForce can be given to ``createSystem`` and
-    ``createMixedSystem``.
+    ``precision``, ``device``, ``threads`` and ``deterministic`` of SymmdForce can be given to
+    ``createSystem`` and ``createMixedSystem``.
     """
 
     def __init__(self, model_path: str | os.PathLike[str]) -> None:
@@ -28,6 +28,7 @@ class SymmdPotential(MLPotentialImpl):
         atoms: Iterable[int] | None,
         forceGroup: int,
         precision: str = "mixed",
+        device: str = "cpu",
         threads: int = 0,
         deterministic: bool = False,
         **unknown: Any,
@@ -35,7 +36,7 @@ class SymmdPotential(MLPotentialImpl):
         """Called by openmmml with what the user gave it, of which the embedding has taken its own."""
         if unknown:
             raise TypeError(
-                'the potential "symmd" knows precision, threads and deterministic, found '
+                'the potential "symmd" knows precision, device, threads and deterministic, found '
                 f"{', '.join(unknown)}; check the spelling"
             )
         # Only here: openmmml is imported also where SymmdForce cannot be loaded.
@@ -46,6 +47,7 @@ class SymmdPotential(MLPotentialImpl):
             topology,
             atoms,
             precision=precision,
+            device=device,
             threads=threads,
             deterministic=deterministic,
             forceGroup=forceGroup,

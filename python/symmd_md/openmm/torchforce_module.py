@@ -68,7 +68,10 @@ class ForceModule(nn.Module):
 
 
 class EngineForce(ForceModule):
-    """The engine. Its model stays in one place of the CPU's memory: it is read when it is first met there."""
+    """The engine, on the GPU that the positions are on or on the CPU.
+
+    Its model stays in one place of the CPU's memory: it is read when it is first met there.
+    """
 
     bound: list[Tensor]
     """[bytes] of the model and [N] atomic numbers; a list, whose tensors are not moved to a GPU."""
@@ -96,24 +99,23 @@ class EngineForce(ForceModule):
         check_atoms(numbers, positions)
         scale = scale_of(self.has_scale, self.periodic, first, second)
         box = box_of(self.periodic, first)
+        coordinates = (positions if positions.is_cuda else positions.cpu()) * self.length_in_angstrom
         if box is not None:
-            box = box.cpu() * self.length_in_angstrom
+            box = (box if positions.is_cuda else box.cpu()) * self.length_in_angstrom
         axes = [self.periodic, self.periodic, self.periodic]
         if self.outputs_forces:
             with torch.no_grad():
                 energy, _, forces, _ = torch.ops.symmd.potential_derivatives(
-                    model, numbers, positions.cpu() * self.length_in_angstrom, box, axes,
-                    self.precision, self.threads,
-                )  # fmt: skip
+                    model, numbers, coordinates, box, axes, self.precision, self.threads
+                )
                 # TorchForce reads the numbers where the positions are.
                 energy = (energy / self.energy_in_ev).to(positions.device)
                 forces = (forces * (self.length_in_angstrom / self.energy_in_ev)).to(positions.device)
             return scaled(energy, scale), scaled(forces, scale)
         else:
             energy = torch.ops.symmd.potential(
-                model, numbers, positions.cpu() * self.length_in_angstrom, box, axes,
-                self.precision, self.threads,
-            )  # fmt: skip
+                model, numbers, coordinates, box, axes, self.precision, self.threads
+            )
             energy = (energy / self.energy_in_ev).to(positions.device)
             return scaled(energy, scale)
 

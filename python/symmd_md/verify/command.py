@@ -60,11 +60,15 @@ class _Reference:
 
 
 def run_verify(
-    model: Path, structure: Path | None, json_file: Path | None, console: Console | None = None
+    model: Path,
+    structure: Path | None,
+    json_file: Path | None,
+    device: str = "cpu",
+    console: Console | None = None,
 ) -> bool:
     """What ``symmd verify`` does: check, print, write the JSON if asked; whether all that ran held."""
     console = console or Console()
-    certificate = verify(model, structure)
+    certificate = verify(model, structure, device)
     console.print(certificate.table())
     for line in certificate.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -74,13 +78,15 @@ def run_verify(
     return certificate.held
 
 
-def verify(model: Path, structure: Path | None = None) -> Certificate:
-    """Check a model file on a structure file, or on a structure made for it."""
+def verify(model: Path, structure: Path | None = None, device: str = "cpu") -> Certificate:
+    """Check a model file on a structure file or on one made for it, with all engines on ``device``."""
     started = time.monotonic()
     model = model_path(model)
     if not model.is_file():
         raise ModelFileError(f"there is no model file {model}; give one made by 'symmd export'")
-    engines = {precision: Engine(model, precision=precision, threads=1) for precision in PRECISIONS}
+    engines = {
+        precision: Engine(model, precision=precision, threads=1, device=device) for precision in PRECISIONS
+    }
     known = engines["float64"].model
     subject = subject_of(known["species"], structure)
     # Atoms that the model cannot compute are the caller's mistake, and end it here.
@@ -109,7 +115,11 @@ def verify(model: Path, structure: Path | None = None) -> Certificate:
     return Certificate(
         model=_about_model(model),
         structure=_about_structure(subject, reference.computed_by),
-        machine={"processor": machine(), "instruction_set": engines["float64"].instruction_set},
+        machine={
+            "processor": machine(),
+            "instruction_set": engines["float64"].instruction_set,
+            "device": device,
+        },
         versions=_versions(),
         written=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=time.monotonic() - started,
@@ -140,6 +150,7 @@ def stages(
 ) -> list[Stage]:
     """All checks in the order in which they run."""
     atoms, header = subject.atoms, engines["float64"].model["header"]
+    device = engines["float64"].device
     energies = {atomic_numbers[symbol]: value for symbol, value in header["reference_energies"].items()}
     yardstick = Yardstick(
         reference,
@@ -163,20 +174,20 @@ def stages(
         agreement(
             "OpenMM SymmdForce",
             precision,
-            lambda p=precision: potentials.openmm_potential(model, p)(atoms),  # type: ignore[misc]
+            lambda p=precision: potentials.openmm_potential(model, p, device)(atoms),  # type: ignore[misc]
         )
     for ranks in RANKS:
         for precision in PRECISIONS:
             agreement(
                 f"LAMMPS on {ranks} rank{'s' if ranks > 1 else ''}",
                 precision,
-                lambda p=precision, r=ranks: lammps.single_point(model, atoms, p, r),  # type: ignore[misc]
+                lambda p=precision, r=ranks: lammps.single_point(model, atoms, p, r, device),  # type: ignore[misc]
             )
     for precision in PRECISIONS:
         agreement(
             "TorchScript module",
             precision,
-            lambda p=precision: potentials.script_potential(model, p)(atoms),  # type: ignore[misc]
+            lambda p=precision: potentials.script_potential(model, p, device)(atoms),  # type: ignore[misc]
         )
 
     double = engine["float64"]
@@ -187,11 +198,13 @@ def stages(
     ]
     plan += [Stage("derivatives", name, "float64", run) for name, run in derivatives]
     for precision in PRECISIONS:
-        plan += _symmetry_stages(model, engine[precision], atoms, header["cutoff"], yardstick, precision)
+        plan += _symmetry_stages(
+            model, engine[precision], atoms, header["cutoff"], yardstick, precision, device
+        )
     plan.append(
         Stage("cutoff", "atoms come", "float64", lambda: cutoff_checks(double, atoms, cutoffs, yardstick))
     )
-    return plan + _dynamics_stages(model, atoms)
+    return plan + _dynamics_stages(model, atoms, device)
 
 
 def _symmetry_stages(
@@ -201,10 +214,11 @@ def _symmetry_stages(
     cutoff: float,
     yardstick: Yardstick,
     precision: Precision,
+    device: str,
 ) -> list[Stage]:
     def fresh(threads: int) -> Potential:
         return potentials.engine_potential(
-            Engine(model, precision=precision, threads=threads, deterministic=True)
+            Engine(model, precision=precision, threads=threads, deterministic=True, device=device)
         )
 
     cases: list[tuple[str, str, Callable[[], list[Check]]]] = [
@@ -219,25 +233,28 @@ def _symmetry_stages(
     return [Stage(group, name, precision, run) for group, name, run in cases]
 
 
-def _dynamics_stages(model: Path, atoms: ase.Atoms) -> list[Stage]:
+def _dynamics_stages(model: Path, atoms: ase.Atoms, device: str) -> list[Stage]:
     """Energies of runs in fp32, which is what simulations use."""
     prepared: list[dynamics.Run] = []
 
+    def calculator() -> SymmdCalculator:
+        return SymmdCalculator(model, threads=1, device=device)
+
     def start() -> dynamics.Run:
         if not prepared:
-            prepared.append(dynamics.prepare(atoms, SymmdCalculator(model, threads=1)))
+            prepared.append(dynamics.prepare(atoms, calculator()))
         return prepared[0]
 
     def in_openmm() -> dynamics.Series:
         potentials.require_openmm(atoms)  # before the structure is relaxed for nothing
-        return dynamics.in_openmm(start(), model, "float32")
+        return dynamics.in_openmm(start(), model, "float32", device)
 
     def in_lammps() -> dynamics.Series:
         lammps.require_lammps()
-        return dynamics.in_lammps(start(), model, "float32")
+        return dynamics.in_lammps(start(), model, "float32", device)
 
     runs: dict[str, Callable[[], dynamics.Series]] = {
-        "ASE and engine": lambda: dynamics.in_ase(start(), SymmdCalculator(model, threads=1)),
+        "ASE and engine": lambda: dynamics.in_ase(start(), calculator()),
         "LAMMPS": in_lammps,
         "OpenMM": in_openmm,
     }

@@ -78,17 +78,17 @@ def in_ase(run: Run, calculator: Any) -> Series:
     return STRIDE * run.time_step * np.arange(float(len(energies))), np.array(energies)
 
 
-def in_lammps(run: Run, model: Path, precision: Precision) -> Series:
+def in_lammps(run: Run, model: Path, precision: Precision, device: str = "cpu") -> Series:
     """LAMMPS' fix nve on one rank."""
-    return lammps.dynamics(model, run.atoms, precision, run.time_step, run.steps, STRIDE)
+    return lammps.dynamics(model, run.atoms, precision, run.time_step, run.steps, STRIDE, device)
 
 
-def in_openmm(run: Run, model: Path, precision: Precision) -> Series:
+def in_openmm(run: Run, model: Path, precision: Precision, device: str = "cpu") -> Series:
     """OpenMM's Verlet integrator; its energies are those of whole steps."""
     require_openmm(run.atoms)
     from openmm import unit
 
-    context = openmm_context(model, run.atoms, precision, run.time_step)
+    context = openmm_context(model, run.atoms, precision, run.time_step, device)
     velocities = run.atoms.get_velocities() * (1000.0 * units.fs) / 10.0
     context.setVelocities(velocities * unit.nanometer / unit.picosecond)
     # OpenMM keeps velocities half a step before the positions.

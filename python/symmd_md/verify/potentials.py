@@ -57,8 +57,8 @@ def network_potential(model: Path) -> Potential:
     return compute
 
 
-def script_potential(model: Path, precision: Precision) -> Potential:
-    """The TorchScript module in ``model.pt``, which runs the engine through our torch operators."""
+def script_potential(model: Path, precision: Precision, device: str = "cpu") -> Potential:
+    """The TorchScript module in ``model.pt``: our operators run the engine where the positions are."""
     _require("torch")
     import torch
 
@@ -69,6 +69,8 @@ def script_potential(model: Path, precision: Precision) -> Potential:
     reason = operators.reason_not_loaded()
     if reason is not None:
         raise NotChecked(reason)
+    if device != "cpu" and not torch.cuda.is_available():
+        raise NotChecked(f"torch {torch.__version__} finds no GPU")
     module: Any = torch.jit.load(model, map_location="cpu")
     module.use_precision(precision)
     module.use_threads(1)
@@ -77,15 +79,15 @@ def script_potential(model: Path, precision: Precision) -> Potential:
         cell = torch.from_numpy(atoms.cell.array.copy()) if atoms.pbc.any() else None
         found = module.compute(
             torch.from_numpy(atoms.numbers.astype(np.int64)),
-            torch.from_numpy(atoms.positions.copy()),
+            torch.from_numpy(atoms.positions.copy()).to(device),
             cell,
             atoms.pbc.tolist(),
         )
         return Answer(
             float(found["energy"]),
-            found["forces"].numpy(),
-            found["atom_energy"].numpy(),
-            found["virial"].numpy(),
+            found["forces"].cpu().numpy(),
+            found["atom_energy"].cpu().numpy(),
+            found["virial"].cpu().numpy(),
         )
 
     return compute
@@ -106,7 +108,9 @@ def require_openmm(atoms: ase.Atoms) -> None:
         )
 
 
-def openmm_context(model: Path, atoms: ase.Atoms, precision: Precision, time_step: float) -> Any:
+def openmm_context(
+    model: Path, atoms: ase.Atoms, precision: Precision, time_step: float, device: str = "cpu"
+) -> Any:
     """An OpenMM Context with SymmdForce for a Verlet integrator with ``time_step`` (ps)."""
     require_openmm(atoms)
     import openmm
@@ -114,7 +118,9 @@ def openmm_context(model: Path, atoms: ase.Atoms, precision: Precision, time_ste
 
     from symmd_md.openmm import system_from
 
-    _, system, positions = system_from(atoms, model, precision=OPENMM_PRECISIONS[precision], threads=1)
+    _, system, positions = system_from(
+        atoms, model, precision=OPENMM_PRECISIONS[precision], threads=1, device=device
+    )
     for index, mass in enumerate(atoms.get_masses()):
         system.setParticleMass(index, float(mass))
     integrator = openmm.VerletIntegrator(time_step * unit.picosecond)
@@ -124,14 +130,14 @@ def openmm_context(model: Path, atoms: ase.Atoms, precision: Precision, time_ste
     return context
 
 
-def openmm_potential(model: Path, precision: Precision) -> Potential:
+def openmm_potential(model: Path, precision: Precision, device: str = "cpu") -> Potential:
     """SymmdForce in an OpenMM Context, which tells no virial."""
 
     def compute(atoms: ase.Atoms) -> Answer:
         require_openmm(atoms)
         from openmm import unit
 
-        context = openmm_context(model, atoms, precision, 0.001)
+        context = openmm_context(model, atoms, precision, 0.001, device)
         state = context.getState(energy=True, forces=True)
         energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
         forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
