@@ -21,7 +21,7 @@ BUILD_TOOLS := scikit-build-core==1.1.2 pybind11==3.1.0 cmake==4.4.4 ninja==1.13
 
 PYTHON_SOURCES := $(shell find python -name '*.py' 2>/dev/null)
 # The install is editable, so only compiled sources and the project's own description make it stale.
-COMPILED_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc lammps_plugin -type f -not -name '.*' 2>/dev/null)
+COMPILED_SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc lammps_plugin tests/cuda_emulator tests/native -type f -not -name '.*' 2>/dev/null)
 CPP_SOURCES := $(shell find csrc lammps_plugin tests benchmarks -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \) \
 	2>/dev/null)
 
@@ -80,7 +80,8 @@ $(VENV)/stamp-environment: Makefile
 # No build isolation: the torch operators must be built against the torch that runs them.
 $(VENV)/stamp-project: $(VENV)/stamp-environment $(COMPILED_SOURCES)
 	@echo "installing what SymMD needs and compiling its kernels (some minutes)"
-	$(PIP) install --no-build-isolation -Cbuild-dir=build/editable -e '.[train,label,lammps,openmm,plot,docs,dev]'
+	$(PIP) install --no-build-isolation -Cbuild-dir=build/editable -Ccmake.define.SYMMD_CUDA_EMULATOR=ON \
+		-e '.[train,label,lammps,openmm,plot,docs,dev]'
 	@touch $@
 
 $(TORCHFORCE_VENV)/stamp-environment: Makefile

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import ase
 import matplotlib
 import numpy as np
 import pytest
 import torch
+
+from device_cases import DEVICES
 
 matplotlib.use("Agg")
 
@@ -25,6 +27,16 @@ def one_thread() -> None:
 def fixed_torch_seed() -> None:
     """Networks made without a seed of their own start from the same weights in every test."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where the engines of ``engine_cases`` compute."""
+    # Not at the top: it imports this file.
+    from engine_cases import engines_on
+
+    with engines_on(request.param):
+        yield request.param
 
 
 @pytest.fixture

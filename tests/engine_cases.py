@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ase
 import numpy as np
+import pytest
 import torch
 
 from conftest import separated_points
@@ -22,10 +24,28 @@ NARROW_CELL = np.array([[3.1, 0, 0], [0.5, 3.3, 0], [-0.4, 0.6, 3.4]])
 """Å; narrower than the cutoff of ``model_cases.make_config``, so that atoms see images of themselves."""
 
 
+_devices = ["cpu"]
+"""The last one is where engines compute that are made next."""
+
+on_every_device = pytest.mark.usefixtures("device")
+"""A test of engines that are made by ``engine_of``, once for the CPU and once for a GPU."""
+
+
+@contextlib.contextmanager
+def engines_on(device: str) -> Iterator[None]:
+    """Engines of ``engine_of`` compute on ``device`` unless they are told otherwise."""
+    _devices.append(device)
+    try:
+        yield
+    finally:
+        _devices.pop()
+
+
 def engine_of(network: SymmdNetwork, **options: object) -> _engine.Engine:
     """An engine on this network, float64 and in one thread unless ``options`` say otherwise."""
     content = model_file_bytes(network, {"source": "a test"})
-    return _engine.Engine.from_bytes(content, "test", **{"precision": "float64", "threads": 1, **options})
+    settings = {"precision": "float64", "threads": 1, "device": _devices[-1], **options}
+    return _engine.Engine.from_bytes(content, "test", **settings)
 
 
 def compute(engine: _engine.Engine, atoms: ase.Atoms) -> Results:

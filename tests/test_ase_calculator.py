@@ -240,14 +240,18 @@ def test_parameters_can_be_changed_and_wrong_ones_are_refused(
     assert 0 < abs(crystal.get_potential_energy() - exact) < 1e-4
     for wrong, error, message in (
         ({"precision": "half"}, ValueError, "precision must be float32 or float64, found 'half'"),
-        ({"cutoff": 5.0}, TypeError, "has the parameters path, precision, threads, skin; found 'cutoff'"),
+        (
+            {"cutoff": 5.0},
+            TypeError,
+            "has the parameters path, precision, threads, skin, device; found 'cutoff'",
+        ),
         ({"skin": -1.0}, EngineError, "skin must lie between 0 and 100"),
         ({"path": "absent.pt"}, ModelFileError, "absent.pt: it does not exist"),
     ):
         with pytest.raises(error, match=message):
             calculator.set(**wrong)
         assert calculator.parameters == {
-            "path": str(path), "precision": "float32", "threads": 1, "skin": 1.0
+            "path": str(path), "precision": "float32", "threads": 1, "skin": 1.0, "device": "cpu"
         }  # fmt: skip
     with pytest.raises(ModelFileError, match=r"cannot use model file absent.pt: it does not exist"):
         SymmdCalculator("absent.pt")

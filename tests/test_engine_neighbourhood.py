@@ -21,6 +21,7 @@ from engine_cases import (
     engine_of,
     large_crystal,
     molecule_of,
+    on_every_device,
     reference,
 )
 from kernel_cases import CASES
@@ -169,6 +170,7 @@ def network_of(layers: int, **settings: object) -> SymmdNetwork:
     return make_network(make_config(layers=layers, radial_knots=64, **settings))
 
 
+@on_every_device
 @pytest.mark.parametrize("parts", [1, 2, 3])
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 def test_domains_are_together_what_one_list_gives(layers: int, parts: int, rng: Rng) -> None:
@@ -185,6 +187,7 @@ def test_domains_are_together_what_one_list_gives(layers: int, parts: int, rng: 
         assert_same(found, compute(engine_of(network), atoms), 1e-12)
 
 
+@on_every_device
 @pytest.mark.parametrize("name", ["L3-h3", "convolution-square", "L2-h0", "layer-cutoffs", "linear-L2-h2"])
 def test_domains_of_every_kind_of_network(name: str, rng: Rng) -> None:
     network = make_network(CASES[name])
@@ -195,6 +198,7 @@ def test_domains_of_every_kind_of_network(name: str, rng: Rng) -> None:
     assert_same(found, reference(network, atoms))
 
 
+@on_every_device
 def test_domains_in_space_in_single_precision_and_in_threads(rng: Rng) -> None:
     network = network_of(3)
     atoms = large_crystal(rng, 7)
@@ -205,6 +209,7 @@ def test_domains_in_space_in_single_precision_and_in_threads(rng: Rng) -> None:
         assert_same(compute_domains(engines, atoms, domains_of(atoms, part)), expected, tolerance)
 
 
+@on_every_device
 def test_a_domain_may_be_empty(rng: Rng) -> None:
     network = network_of(3)
     atoms = large_crystal(rng, 3, spacing=2.2)
@@ -213,6 +218,7 @@ def test_a_domain_may_be_empty(rng: Rng) -> None:
     assert_same(found, compute(engine_of(network), atoms), 1e-12)
 
 
+@on_every_device
 def test_a_domain_may_have_ghosts_alone(rng: Rng) -> None:
     network = network_of(2)
     atoms = molecule_of(rng, 9)
@@ -222,6 +228,7 @@ def test_a_domain_may_have_ghosts_alone(rng: Rng) -> None:
     assert_same(found, compute(engine_of(network), atoms), 1e-12)
 
 
+@on_every_device
 def test_rows_may_hold_more_than_is_near_in_any_order(rng: Rng) -> None:
     network = network_of(3)
     atoms = large_crystal(rng, 3, spacing=2.2)
@@ -237,6 +244,7 @@ def all_pairs(count: int) -> list[np.ndarray]:
     return [np.delete(np.arange(count, dtype=np.int32), atom) for atom in range(count)]
 
 
+@on_every_device
 def test_no_exchange_is_needed_without_ghosts(rng: Rng) -> None:
     network = network_of(3)
     engine = engine_of(network)
@@ -251,6 +259,7 @@ def test_no_exchange_is_needed_without_ghosts(rng: Rng) -> None:
     assert nothing["forces"].shape == (0, 3)
 
 
+@on_every_device
 def test_no_exchange_is_needed_for_one_layer(rng: Rng) -> None:
     network = network_of(1)
     engine = engine_of(network)
@@ -263,6 +272,7 @@ def test_no_exchange_is_needed_for_one_layer(rng: Rng) -> None:
     np.testing.assert_allclose(found["virial"], expected["virial"], rtol=0, atol=1e-11)
 
 
+@on_every_device
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_features_are_exchanged_once_each_way_between_layers(precision: str, rng: Rng) -> None:
     network = network_of(4, hidden_degree=2)
@@ -282,6 +292,7 @@ def test_features_are_exchanged_once_each_way_between_layers(precision: str, rng
     assert calls == [("forward", (7, width), precision)] * 3
 
 
+@on_every_device
 def test_an_error_of_an_exchange_is_handed_on(rng: Rng) -> None:
     engine = engine_of(network_of(3))
     atoms = molecule_of(rng, 7)
@@ -300,6 +311,7 @@ def test_an_error_of_an_exchange_is_handed_on(rng: Rng) -> None:
         assert_identical(engine.compute_neighbourhood(*arguments), expected)
 
 
+@on_every_device
 def test_lists_of_both_kinds_may_alternate(rng: Rng) -> None:
     network = network_of(2)
     engine = engine_of(network)
@@ -386,6 +398,7 @@ MALFORMED = {
 }
 
 
+@on_every_device
 @pytest.mark.parametrize("name", [*REFUSED, *MALFORMED])
 def test_a_wrong_neighbourhood_is_refused_and_nothing_is_lost(name: str) -> None:
     engine = engine_of(network_of(2), threads=2)
@@ -431,6 +444,7 @@ def test_one_engine_may_be_used_from_two_threads(rng: Rng) -> None:
     assert not problems
 
 
+@on_every_device
 def test_narrow_cells_have_ghosts_of_ghosts(rng: Rng) -> None:
     """A single atom in a cell much smaller than the cutoff: all its neighbours are images of itself."""
     network = network_of(3)

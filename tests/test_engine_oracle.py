@@ -27,6 +27,7 @@ from engine_cases import (
     engine_of,
     large_crystal,
     molecule_of,
+    on_every_device,
     random_config,
     random_symbols,
     reference,
@@ -39,6 +40,7 @@ from symmd_md.export import network_from_model_file, write_model_file
 from symmd_md.model import ModelConfig, ModelStatistics, SymmdNetwork, layers
 
 
+@on_every_device
 @pytest.mark.parametrize("name", CASES)
 def test_engine_equals_the_network(name: str) -> None:
     network = make_network(CASES[name])
@@ -50,6 +52,7 @@ def test_engine_equals_the_network(name: str) -> None:
             raise AssertionError(f"{kind}: {error}") from None
 
 
+@on_every_device
 @pytest.mark.parametrize("seed", range(24))
 def test_engine_equals_a_random_network(seed: int) -> None:
     generator = np.random.default_rng([2, seed])
@@ -73,6 +76,7 @@ def test_engine_equals_the_network_for_many_atoms(name: str, rng: np.random.Gene
         assert_same(compute(engine_of(network, threads=threads), atoms), expected)
 
 
+@on_every_device
 @pytest.mark.parametrize("seed", range(12))
 def test_engine_equals_the_network_in_any_cell(seed: int) -> None:
     """Triclinic cells of either handedness, also thinner than the cutoff, with atoms anywhere."""
@@ -89,6 +93,7 @@ def test_engine_equals_the_network_in_any_cell(seed: int) -> None:
         assert_same(compute(engine, atoms), reference(network, atoms))
 
 
+@on_every_device
 @pytest.mark.parametrize("name", ["L3-h2", "convolution", "one-layer", "linear-L1"])
 def test_results_do_not_depend_on_what_else_is_asked(name: str, rng: np.random.Generator) -> None:
     engine = engine_of(make_network(CASES[name]))
@@ -102,6 +107,7 @@ def test_results_do_not_depend_on_what_else_is_asked(name: str, rng: np.random.G
         assert_identical(found, {key: everything[key] for key in (*energies, *sorted(wanted))})
 
 
+@on_every_device
 def test_sums_of_atoms_are_the_totals(rng: np.random.Generator) -> None:
     found = compute(engine_of(make_network(CASES["L2-h2"])), crystal_of(rng, 4))
     assert found["energy"] == pytest.approx(found["atom_energy"].sum(), rel=1e-14)
@@ -110,6 +116,7 @@ def test_sums_of_atoms_are_the_totals(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(found["forces"].sum(0), 0, rtol=0, atol=1e-12)
 
 
+@on_every_device
 @pytest.mark.parametrize("name", ["L2-h1", "L3-h3", "convolution-square", "layer-cutoffs"])
 def test_forces_are_the_slopes_of_the_energy(name: str, rng: np.random.Generator) -> None:
     # Without a skin each displaced structure has a list of its own.
@@ -126,6 +133,7 @@ def test_forces_are_the_slopes_of_the_energy(name: str, rng: np.random.Generator
     np.testing.assert_allclose(forces, slopes, rtol=0, atol=2e-6 * np.abs(forces).max())
 
 
+@on_every_device
 @pytest.mark.parametrize("name", ["L2-h1", "L3-h3", "convolution-square", "layer-cutoffs"])
 def test_virial_is_the_slope_of_the_energy_under_strain(name: str, rng: np.random.Generator) -> None:
     engine = engine_of(make_network(CASES[name]), skin=0)
@@ -168,6 +176,7 @@ def organic_network(seed: int, dtype: torch.dtype) -> SymmdNetwork:
     return network.to(dtype)
 
 
+@on_every_device
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("written", [torch.float32, torch.float64])
 def test_single_precision_is_good_enough_for_molecules(
@@ -290,6 +299,7 @@ def test_baseline_equals_the_network(
     assert_same(found, reference(network, atoms))
 
 
+@on_every_device
 def test_empty_structures_have_no_energy() -> None:
     engine = engine_of(make_network(make_config()))
     for pbc in (False, True):
@@ -300,6 +310,7 @@ def test_empty_structures_have_no_energy() -> None:
         np.testing.assert_array_equal(found["virial"], np.zeros((3, 3)))
 
 
+@on_every_device
 def test_a_wide_spread_of_points_is_no_trouble(rng: np.random.Generator) -> None:
     """Clusters some kilometres apart: the list must not need memory for what lies between them."""
     network = make_network(make_config())

@@ -13,7 +13,15 @@ import ase
 import numpy as np
 import pytest
 
-from engine_cases import assert_identical, compute, crystal_of, engine_of, large_crystal, molecule_of
+from engine_cases import (
+    assert_identical,
+    compute,
+    crystal_of,
+    engine_of,
+    large_crystal,
+    molecule_of,
+    on_every_device,
+)
 from model_cases import make_config, make_network
 from symmd_md import _engine
 from symmd_md.errors import EngineError, ModelFileError
@@ -90,6 +98,7 @@ def test_atoms_must_not_come_to_coincide_while_the_list_is_kept(
     assert engine.list_builds == 1
 
 
+@on_every_device
 def test_close_atoms_give_finite_numbers(network: SymmdNetwork) -> None:
     for precision in ("float32", "float64"):
         engine = engine_of(network, precision=precision)
@@ -109,6 +118,7 @@ CELLS = {
 }
 
 
+@on_every_device
 @pytest.mark.parametrize("name", CELLS)
 def test_cells_must_be_cells(name: str, network: SymmdNetwork, rng: Rng) -> None:
     cell, reason = CELLS[name]
@@ -122,6 +132,7 @@ def test_cells_must_be_cells(name: str, network: SymmdNetwork, rng: Rng) -> None
         assert_identical(compute(engine, good), expected)
 
 
+@on_every_device
 def test_a_periodic_structure_needs_a_cell(network: SymmdNetwork, rng: Rng) -> None:
     engine = engine_of(network)
     good = crystal_of(rng, 4)
@@ -133,6 +144,7 @@ def test_a_periodic_structure_needs_a_cell(network: SymmdNetwork, rng: Rng) -> N
         assert_identical(compute(engine, good), expected)
 
 
+@on_every_device
 def test_vectors_of_open_axes_are_not_looked_at(network: SymmdNetwork, rng: Rng) -> None:
     engine = engine_of(network)
     atoms = crystal_of(rng, 4, pbc=(True, False, True))
@@ -186,6 +198,7 @@ MALFORMED: dict[str, tuple[Callable[[dict[str, object]], dict[str, object]], str
 }
 
 
+@on_every_device
 @pytest.mark.parametrize("name", MALFORMED)
 def test_arrays_of_another_shape_are_refused(name: str, network: SymmdNetwork, rng: Rng) -> None:
     engine = engine_of(network)
@@ -230,6 +243,7 @@ OPTIONS: list[tuple[dict[str, object], str]] = [
 ]
 
 
+@on_every_device
 @pytest.mark.parametrize(("options", "reason"), OPTIONS)
 def test_options_must_make_sense(options: dict[str, object], reason: str, network: SymmdNetwork) -> None:
     with pytest.raises((EngineError, ValueError), match=reason):

@@ -20,6 +20,7 @@ from engine_cases import (
     engine_of,
     large_crystal,
     molecule_of,
+    on_every_device,
     reference,
 )
 from kernel_cases import CASES
@@ -35,6 +36,7 @@ def network() -> SymmdNetwork:
     return make_network(make_config(layers=3, layer_cutoffs=(3.5, 3.0, 2.6), radial_knots=64))
 
 
+@on_every_device
 @pytest.mark.parametrize("improper", [False, True])
 @pytest.mark.parametrize("name", ["L1-h1", "L2-h2", "L3-h3", "convolution-square"])
 def test_results_turn_with_the_structure(name: str, improper: bool, rng: Rng) -> None:
@@ -51,6 +53,7 @@ def test_results_turn_with_the_structure(name: str, improper: bool, rng: Rng) ->
     assert_same(compute(engine, turned), expected)
 
 
+@on_every_device
 def test_results_do_not_depend_on_the_place(network: SymmdNetwork, rng: Rng) -> None:
     engine = engine_of(network)
     atoms = crystal_of(rng, 4)
@@ -73,6 +76,7 @@ def test_results_follow_the_order_of_the_atoms(size: int, network: SymmdNetwork,
     assert_same(found, {**expected, **by_atom})
 
 
+@on_every_device
 def test_far_apart_is_the_sum(network: SymmdNetwork, rng: Rng) -> None:
     engine = engine_of(network)
     first, second = molecule_of(rng, 8), molecule_of(rng, 11)
@@ -85,6 +89,7 @@ def test_far_apart_is_the_sum(network: SymmdNetwork, rng: Rng) -> None:
     assert both["energy"] == pytest.approx(sum(each["energy"] for each in apart), abs=1e-12)
 
 
+@on_every_device
 def test_a_supercell_has_as_many_times_the_energy(network: SymmdNetwork, rng: Rng) -> None:
     engine = engine_of(network)
     atoms = crystal_of(rng, 3)
@@ -94,6 +99,7 @@ def test_a_supercell_has_as_many_times_the_energy(network: SymmdNetwork, rng: Rn
     np.testing.assert_allclose(often["forces"], np.tile(once["forces"], (24, 1)), rtol=0, atol=1e-11)
 
 
+@on_every_device
 def test_an_isolated_atom_feels_nothing() -> None:
     network = make_network(make_config())
     engine = engine_of(network)
@@ -105,6 +111,7 @@ def test_an_isolated_atom_feels_nothing() -> None:
             np.testing.assert_array_equal(found[name], 0)
 
 
+@on_every_device
 @pytest.mark.parametrize("name", ["L2-h1", "convolution-square"])
 def test_nothing_jumps_when_a_neighbour_leaves(name: str, rng: Rng) -> None:
     """The first neighbour of an atom, and one more of many; u = 1 is the cutoff of 3.5 Å (eq. 4, 31)."""
@@ -243,6 +250,7 @@ def test_deterministic_results_do_not_know_the_past(
     assert_identical(compute(engine, atoms), expected)
 
 
+@on_every_device
 def test_engines_do_not_see_each_other(network: SymmdNetwork, rng: Rng) -> None:
     other = make_network(CASES["L3-h2"], 9)
     structures = [crystal_of(rng, 4), molecule_of(rng, 12), large_crystal(rng, 4)]

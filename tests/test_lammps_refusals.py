@@ -51,7 +51,7 @@ REFUSED: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "unknown keyword": ({"precision double": "accuracy double"}, ("precision and device", "'accuracy'")),
     "unknown precision": ({"precision double": "precision half"}, ("single or double", "'half'")),
     "no value": ({"precision double": "precision"}, ("value after the keyword precision",)),
-    "no GPU": ({"precision double": "device cuda:0"}, ("device cpu", "'cuda:0'")),
+    "unknown device": ({"precision double": "device gpu"}, ("cpu, cuda or cuda:K", "'gpu'")),
 }
 
 

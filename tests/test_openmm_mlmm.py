@@ -165,7 +165,7 @@ def test_wrong_arguments() -> None:
 def test_misspelt_settings(model: Path) -> None:
     topology, classical, _ = solvated(False)
     potential = MLPotential("symmd", modelPath=model)
-    message = 'the potential "symmd" knows precision, threads and deterministic, found presicion, thread;'
+    message = "knows precision, device, threads and deterministic, found presicion, thread;"
     wrong = {"presicion": "double", "thread": 4}
     with pytest.raises(TypeError, match=message):
         potential.createSystem(topology, **wrong)

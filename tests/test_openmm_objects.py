@@ -39,7 +39,7 @@ def unusual(model: Path) -> SymmdForce:
     topology.addBond(atoms[2], atoms[3])
     topology.setPeriodicBoxVectors(np.eye(3) * unit.nanometer)
     force = SymmdForce(
-        model, topology, [4, 2, 1], precision="double", threads=3, deterministic=True,
+        model, topology, [4, 2, 1], precision="double", device="cuda:1", threads=3, deterministic=True,
         scaleParameter="strength", forceGroup=7,
     )  # fmt: skip
     force.setName("learned")
@@ -55,6 +55,7 @@ def description(force: SymmdForce) -> dict[str, object]:
         "numbers": force.getAtomicNumbers(),
         "bonds": force.getBonds(),
         "precision": force.getPrecision(),
+        "device": force.getDevice(),
         "threads": force.getThreads(),
         "deterministic": force.getDeterministic(),
         "periodic": force.usesPeriodicBoundaryConditions(),
@@ -75,6 +76,7 @@ def test_getters(model: Path) -> None:
         "numbers": molecule().numbers[[4, 2, 1]].tolist(),
         "bonds": [(1, 2)],
         "precision": "double",
+        "device": "cuda:1",
         "threads": 3,
         "deterministic": True,
         "periodic": True,
@@ -170,7 +172,7 @@ def test_bonds_make_molecules(model: Path) -> None:
 def test_damaged_xml_is_refused(model: Path) -> None:
     xml = openmm.XmlSerializer.serialize(unusual(model))
     for wrong, message in (
-        (xml.replace('version="1"', 'version="9"'), "expected version 1 of its XML, found 9"),
+        (xml.replace('version="2"', 'version="9"'), "expected version 1 to 2 of its XML, found 9"),
         (xml.replace('base64="', 'base64="*'), "the model in the XML is damaged"),
         (
             xml.replace('precision="double"', 'precision="half"'),
@@ -179,6 +181,16 @@ def test_damaged_xml_is_refused(model: Path) -> None:
     ):
         with pytest.raises(openmm.OpenMMException, match=message):
             openmm.XmlSerializer.deserialize(wrong)
+
+
+def test_xml_from_before_there_were_devices(model: Path) -> None:
+    force = unusual(model)
+    xml = openmm.XmlSerializer.serialize(force)
+    assert SymmdForce.wrap(openmm.XmlSerializer.deserialize(xml)).getDevice() == "cuda:1"
+    older = xml.replace('version="2"', 'version="1"').replace('device="cuda:1"', "")
+    assert older != xml
+    again = SymmdForce.wrap(openmm.XmlSerializer.deserialize(older))
+    assert (again.getDevice(), again.getModel()) == ("cpu", force.getModel())
 
 
 @pytest.mark.parametrize("length", range(7))
