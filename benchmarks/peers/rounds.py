@@ -176,11 +176,11 @@ class Times:
 class Limits:
     """How long things may take. Seconds."""
 
-    rounds: int = 4
+    rounds: int = 3
     fewest_rounds: int = 2
-    rounds_end: float = 60.0
+    rounds_end: float = 30.0
     """After so long there is no further round, but for the fewest."""
-    turn: float = 0.6
+    turn: float = 0.4
     load: float = 240.0
     step: float = 120.0
 
@@ -201,6 +201,7 @@ def take_turns(
                 return side.ask(limit, **request)
             except SideError as error:
                 found.problem = str(error)
+                print(f"{side.kind.name}: {error}", flush=True)
         return {}
 
     for side in sides:

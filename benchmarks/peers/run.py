@@ -98,18 +98,22 @@ def start(
     kinds: list[Kind], threads: int, folder: Path, limits: Limits
 ) -> tuple[list[SideProcess], dict[str, Any]]:
     """The processes that could start, and what each says of itself or why it could not."""
-    sides, said = [], {}
+    begun: list[SideProcess] = []
+    sides: list[SideProcess] = []
+    said: dict[str, Any] = {}
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     for kind in kinds:
         if kind.environment and not environments.is_ready(kind.environment, folder):
             said[kind.name] = {"problem": f"no environment {kind.environment}; run environments.py"}
-            continue
-        side = SideProcess(kind, threads, folder, folder / "logs" / f"{kind.script}_{kind.variant}.log")
+        else:
+            log = folder / "logs" / f"{kind.script}_{kind.variant}.log"
+            begun.append(SideProcess(kind, threads, folder, log))
+    for side in begun:
         try:
-            said[kind.name] = side.ask(limits.load, do="describe")
+            said[side.kind.name] = side.ask(limits.load, do="describe")
             sides.append(side)
         except SideError as error:
-            said[kind.name] = {"problem": str(error)}
+            said[side.kind.name] = {"problem": str(error)}
             side.close()
     return sides, said
 
@@ -128,10 +132,14 @@ def measure(
                 cell = {} if structure.cell is None else {"cell": structure.cell}
                 np.savez(path, numbers=structure.numbers, positions=structure.positions, **cell)
                 molecule = structure.cell is None
-                present = [side for side in sides if molecule or not side.kind.molecules_only]
+                if not molecule:
+                    # They would only hold memory that the boxes need.
+                    for side in [side for side in sides if side.kind.molecules_only]:
+                        side.close()
+                        sides.remove(side)
                 print(f"{threads} threads: {structure.name}, {structure.atoms} atoms", flush=True)
                 counted = threads == counts[0] and structure.atoms < BOX and structure.name != MOLECULE_3BPA
-                times = take_turns(present, path, limits, molecule, counted)
+                times = take_turns(sides, path, limits, molecule, counted)
                 for kind in kinds:
                     if molecule or not kind.molecules_only:
                         found = times.get(kind.name, Times(problem=said[kind.name].get("problem")))
