@@ -64,7 +64,7 @@ class OwnModel:
     make: Callable[[tuple[str, ...], ModelStatistics], SymmdNetwork]
     """The network in plain torch."""
     learning_rate: float
-    """The best of 0.001, 0.005 and 0.01 in the validation error of short runs; SymMD's default is 0.005."""
+    """SymMD's default for both; what was tried is in benchmarks/README.md."""
     fused: bool = False
     """Whether training runs on the compiled operators."""
 
