@@ -135,7 +135,7 @@ def make_mace(frames: list[ase.Atoms]) -> PackageModel:
 
 
 def make_nequip(frames: list[ase.Atoms]) -> PackageModel:
-    """NequIP in the size S of its presets; loss, Adam and EMA as in the tutorial of the package."""
+    """NequIP in the size S of its presets; loss, Adam and EMA as its documentation suggests them."""
     from nequip.data import AtomicDataDict
     from nequip.data.ase import from_ase
     from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
