@@ -25,6 +25,8 @@ class DeviceEvaluator {
     virtual std::string run(const Surroundings& surroundings, GhostExchange* exchange, const Results& out) noexcept = 0;
     // What captured steps (System::on_device) found out; waits for them.
     virtual std::string check() noexcept = 0;
+    // Whether a caller's graph may replay a step of this.
+    virtual bool captured() const noexcept = 0;
     virtual int64_t list_builds() const noexcept = 0;
     virtual std::size_t memory_bytes() const noexcept = 0;
 };
@@ -51,7 +53,7 @@ struct DeviceLibrary {
 };
 
 // A text that changes when these declarations do.
-inline constexpr char device_library_version[] = "symmd-device-1";
+inline constexpr char device_library_version[] = "symmd-device-2";
 inline constexpr char device_library_symbol[] = "symmd_device_library";  // extern "C" const DeviceLibrary* ()
 
 // "cuda" or "cuda:3" gives 0 or 3, "cpu" gives -1; throws Error for anything else.

@@ -390,6 +390,8 @@ void Engine::compute(const Neighbourhood& neighbourhood, GhostExchange* exchange
     check_results(results, atoms);
 }
 
+bool Engine::captured() const { return state_->device && state_->device->captured(); }
+
 void Engine::check() {
     const std::string problem = state_->device ? state_->device->check() : "";
     if (!problem.empty()) throw Error(problem);

@@ -109,6 +109,8 @@ DeviceNetwork<T>::DeviceNetwork(const NetworkWeights<T>& weights)
     pack_all(packer);
     upload(numbers_, packer.host().data(), packer.size());
     upload(reference_energies_, weights.reference_energies.data(), int64_t(weights.reference_energies.size()));
+    // Streams of their own do not wait for the copies, which may return before they have arrived.
+    check_cuda(cudaStreamSynchronize(nullptr), "copy the network to the device");
 
     const std::size_t shared = std::size_t(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
     // Two blocks on a multiprocessor, each of which takes a kilobyte for itself; one where it must be.

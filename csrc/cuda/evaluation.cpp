@@ -43,6 +43,7 @@ class DeviceEvaluation : public DeviceEvaluator {
     std::string check() noexcept override {
         return guarded([&] { structure_.check(); }, 0, "");
     }
+    bool captured() const noexcept override { return structure_.captured(); }
     int64_t list_builds() const noexcept override { return structure_.list_builds(); }
     std::size_t memory_bytes() const noexcept override {
         return network_.bytes() + structure_.memory_bytes() + rows_.memory_bytes();
@@ -56,11 +57,15 @@ class DeviceEvaluation : public DeviceEvaluator {
             body();
             return "";
         } catch (const OutOfDeviceMemory& error) {
+            finish();
             return no_room(atoms, how, error);
         } catch (const std::exception& error) {
+            finish();
             return error.what();
         }
     }
+    // What was queued may still read arrays of the host that the next step fills.
+    void finish() const noexcept { cudaStreamSynchronize(stream_.get()); }
     std::string no_room(int64_t atoms, const char* how, const OutOfDeviceMemory& error) const {
         return "the device cuda:" + std::to_string(device_) + " has too little memory for " + std::to_string(atoms) +
                " atoms" + how + ": " + error.what() +

@@ -445,13 +445,15 @@ void DeviceNeighbourList::prepare(int64_t atoms, const double* cell, const std::
     own.images = all;
     const auto resize = [&](auto& buffer, int64_t count) {
         const void* memory = buffer.data();
+        const std::size_t bytes = buffer.bytes();
         buffer.resize(count);
-        if (buffer.data() != memory) changed = true;
+        if (buffer.data() != memory || buffer.bytes() != bytes) changed = true;
     };
     own.for_atom_buffers(atoms, all == 0, resize);
     int64_t wanted = std::max(edges, own.capacity);
     if (!keep) wanted = std::max(wanted, std::min(own.guessed_edges(lattice), largest_index - largest_index / 16));
     if (wanted > own.capacity || own.capacity == 0) {
+        changed = true;  // kernels know the capacity, and larger arrays may lie where the smaller ones did
         own.capacity = 0;
         own.for_edge_buffers(std::max<int64_t>(wanted, 1), resize);
         own.capacity = largest_index;

@@ -94,7 +94,7 @@ void StructureStep<T>::run(const System& system, Results& results) {
                 "computed in one piece outside of a capture; compute it once before");
         return run_captured(system, results, stream);
     }
-    if (system.on_device) check_arrays(system);
+    if (system.on_device) check_arrays(system, results);
     try {
         run_until_good(system, key, results, stream);
     } catch (const OutOfDeviceMemory&) {
@@ -160,7 +160,7 @@ void StructureStep<T>::run_nothing(const System& system, Results& results) {
 
 // A wrong pointer would end the process, or poison the device for it.
 template <class T>
-void StructureStep<T>::check_arrays(const System& system) const {
+void StructureStep<T>::check_arrays(const System& system, const Results& results) const {
     const auto check = [&](const void* array, const char* name) {
         cudaPointerAttributes attributes{};
         check_cuda(cudaPointerGetAttributes(&attributes, array), "look at an array");
@@ -171,6 +171,12 @@ void StructureStep<T>::check_arrays(const System& system) const {
     };
     check(system.species, "species");
     check(system.positions, "positions");
+    if (results.total_energy) check(results.total_energy, "total_energy");
+    if (results.atom_energy) check(results.atom_energy, "atom_energy");
+    if (results.forces) check(results.forces, "forces");
+    if (results.virial) check(results.virial, "virial");
+    if (results.atom_virial) check(results.atom_virial, "atom_virial");
+    if (results.sender_virial) check(results.sender_virial, "sender_virial");
 }
 
 template <class T>
@@ -243,8 +249,7 @@ void StructureStep<T>::prepare_list(const Key& key, int64_t edges, cudaStream_t 
 template <class T>
 void StructureStep<T>::fit_memory() {
     State& state = *state_;
-    const char* const before = state.memory.data();
-    const Vector4<T>* const vectors_before = state.vectors.data();
+    state.forget_graph();
     state.pieces.clear();
     state.in_pieces = false;
     state.vectors.resize(state.list.capacity());
@@ -253,7 +258,6 @@ void StructureStep<T>::fit_memory() {
     } catch (const OutOfDeviceMemory&) {
         state.in_pieces = true;
     }
-    if (state.memory.data() != before || state.vectors.data() != vectors_before) state.forget_graph();
 }
 
 // The structure to where the step finds it.
@@ -325,7 +329,7 @@ bool StructureStep<T>::make_graph() {
     bool good = true;
     try {
         queue(stream_);
-    } catch (const Error&) {
+    } catch (...) {
         good = false;
     }
     good = cudaStreamEndCapture(stream_, &recorded) == cudaSuccess && good;
@@ -466,7 +470,8 @@ void StructureStep<T>::check() {
         StepStatus status;
         check_cuda(cudaMemcpy(&status, state->unseen.data(), sizeof(status), cudaMemcpyDeviceToHost),
                    "copy the outcome to the host");
-        check_cuda(cudaMemset(state->unseen.data(), 0, sizeof(status)), "set memory");
+        check_cuda(cudaMemsetAsync(state->unseen.data(), 0, sizeof(status), stream_), "set memory");
+        check_cuda(cudaStreamSynchronize(stream_), "set memory");
         state->list.count_builds(status.builds);
         if (status.void_steps > 0 && !failed) {
             first = status;

@@ -27,6 +27,7 @@ class StructureStep {
     void run(const System& system, Results& results);
     // As DeviceEvaluator::check.
     void check();
+    bool captured() const { return state_->captured || !captured_.empty(); }
     int64_t list_builds() const;
     std::size_t memory_bytes() const;
 
@@ -77,7 +78,7 @@ class StructureStep {
 
     Key key_of(const System& system) const;
     void check_cell(const System& system) const;
-    void check_arrays(const System& system) const;
+    void check_arrays(const System& system, const Results& results) const;
     void run_until_good(const System& system, const Key& key, const Results& results, cudaStream_t stream);
     void run_nothing(const System& system, Results& results);
     void prepare(const Key& key, cudaStream_t stream);

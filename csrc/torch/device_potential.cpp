@@ -42,6 +42,7 @@ void update_species(SharedEngine& shared, const Tensor& atomic_numbers, const at
     for (std::size_t i = 0; i < species.size(); ++i)
         species[i] = shared.engine->species_of(int(std::clamp<int64_t>(number[i], -1, 1000)));
     if (!shared.species_on_device.defined() || species != shared.species) {
+        if (shared.captured) shared.species_of_captures.push_back(shared.species_on_device);
         shared.species = std::move(species);
         shared.species_on_device = at::from_blob(shared.species.data(), {int64_t(shared.species.size())}, at::kInt)
                                        .to(device, at::kInt, false, true);
@@ -102,6 +103,7 @@ Observables run(const Tensor& model, const Tensor& atomic_numbers, const Tensor&
         system.on_device = true;
         system.stream = current_stream(device);
         shared->engine->compute(system, results);
+        if (shared->engine->captured()) shared->captured = true;
     } catch (const symmd::Error& error) {
         TORCH_CHECK(false, error.what());
     }

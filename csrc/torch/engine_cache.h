@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 
 #include <array>
+#include <atomic>
+#include <iterator>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -29,6 +31,9 @@ struct SharedEngine {
     // On a GPU: the atomic numbers of the last call, how often torch had written to them, and their species there.
     Tensor numbers, species_on_device;
     int64_t numbers_version = -1;
+    // A CUDA graph of the caller's may replay its steps: it stays, and so do the species that these read.
+    std::atomic<bool> captured{false};
+    std::vector<Tensor> species_of_captures;
 };
 
 // Engines by the tensor that holds their model. Reading a model takes milliseconds, even hashing one would be felt in
@@ -38,7 +43,7 @@ class EngineCache {
   public:
     std::shared_ptr<SharedEngine> find(const Tensor& model, const symmd::EngineOptions& options) {
         const std::lock_guard<std::mutex> guard(busy_);
-        entries_.remove_if([](const Entry& entry) { return entry.storage.expired(); });
+        entries_.remove_if([](const Entry& entry) { return entry.storage.expired() && !entry.engine->captured; });
         Entry wanted{model.storage().getWeakStorageImpl(),
                      model.const_data_ptr(),
                      model.numel(),
@@ -54,7 +59,7 @@ class EngineCache {
         }
         wanted.engine = std::make_shared<SharedEngine>();
         entries_.push_front(std::move(wanted));
-        if (entries_.size() > most_entries) entries_.pop_back();
+        if (entries_.size() > most_entries) forget_oldest();
         return entries_.front().engine;
     }
 
@@ -75,6 +80,14 @@ class EngineCache {
                    precision == other.precision && deterministic == other.deterministic && device == other.device;
         }
     };
+
+    void forget_oldest() {
+        for (auto entry = std::prev(entries_.end()); entry != entries_.begin(); --entry) {
+            if (entry->engine->captured) continue;
+            entries_.erase(entry);
+            return;
+        }
+    }
 
     std::mutex busy_;
     std::list<Entry> entries_;  // the last used one first

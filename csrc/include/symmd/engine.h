@@ -137,6 +137,9 @@ class SYMMD_API Engine {
 
     // Throws what a captured step (System::on_device) found out since the last look; waits for it.
     void check();
+    // Whether a step of this engine was captured: a graph that may be replayed works on its memory, and the engine must
+    // be kept as long.
+    bool captured() const;
 
     const ModelInfo& model() const;
     // Index of a species; refuses an element that the model was not trained for.
