@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import io
 import time
 from pathlib import Path
 
 import record
-from PIL import Image
 
-from symmd_md.files import write_atomically
+from symmd_md.figures import save_with_palette
 from symmd_md.tour import run_tour
 
 
@@ -41,11 +39,8 @@ def main() -> None:
     title = f"After {minutes:.1f} minutes: errors on {count} structures of alloys unseen in training"
     record.write_result("tour", title, "python benchmarks/tour.py", rows)
 
-    # A palette keeps lines and text and makes the picture a third of its size.
-    picture = Image.open(output / "run" / "learning_curve.png").convert("RGB").quantize(32)
-    content = io.BytesIO()
-    picture.save(content, format="png", optimize=True)
-    write_atomically(record.ROOT / "docs" / "images" / "learning_curve.png", content.getvalue())
+    curve = output / "run" / "learning_curve.png"
+    save_with_palette(curve, record.ROOT / "docs" / "images" / "learning_curve.png", colours=32)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,17 @@ def rotation_matrix(generator: np.random.Generator, improper: bool = False) -> n
     return matrix * np.linalg.det(matrix) * (-1.0 if improper else 1.0)
 
 
+def turned(structures: list[ase.Atoms], matrix: np.ndarray) -> list[ase.Atoms]:
+    """Copies of which positions and cells are rotated by ``matrix`` [3, 3]."""
+    copies = []
+    for atoms in structures:
+        copy = atoms.copy()
+        copy.set_cell(atoms.cell.array @ matrix.T)
+        copy.positions = atoms.positions @ matrix.T
+        copies.append(copy)
+    return copies
+
+
 def assert_close(found: Tensor | None, expected: Tensor | None, tolerance: float = 1e-10) -> None:
     """Equal to ``tolerance`` of the largest expected component, or of 1 when all are small."""
     assert found is not None

@@ -17,6 +17,7 @@ from model_cases import (
     make_network,
     predict,
     rotation_matrix,
+    turned,
 )
 from symmd_md.model import SymmdNetwork
 
@@ -39,13 +40,7 @@ def test_rotation_and_inversion(
     network: SymmdNetwork, structures: list[ase.Atoms], rng: np.random.Generator, improper: bool
 ) -> None:
     matrix = rotation_matrix(rng, improper)
-    turned = []
-    for atoms in structures:
-        copy = atoms.copy()
-        copy.set_cell(atoms.cell.array @ matrix.T)
-        copy.positions = atoms.positions @ matrix.T
-        turned.append(copy)
-    before, after = predict(network, *structures), predict(network, *turned)
+    before, after = predict(network, *structures), predict(network, *turned(structures, matrix))
     rotation = torch.from_numpy(matrix)
     assert_close(after.energy, before.energy)
     assert_close(after.atom_energy, before.atom_energy)

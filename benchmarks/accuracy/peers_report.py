@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -20,7 +18,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import record  # noqa: E402
 from own_training import OWN_MODELS, count_operations, train, write_result  # noqa: E402
 
-from symmd_md.files import write_atomically  # noqa: E402
+from symmd_md.figures import save  # noqa: E402
 
 PICTURE = record.ROOT / "docs" / "images" / "accuracy_per_compute.png"
 SHARES = {"1/8": 0.125, "1/4": 0.25, "1/2": 0.5, "1": 1.0}
@@ -217,13 +215,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     by_time.set_ylabel("validation force RMSE (meV/Å)")
     by_time.legend(frameon=False)
     figure.suptitle("3BPA at 300 K, the same CPU time for all, one thread", fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    # A palette keeps lines and text and makes the picture a third of its size.
-    picture = Image.open(buffer).convert("RGB").quantize(32)
-    content = io.BytesIO()
-    picture.save(content, format="png", optimize=True)
-    write_atomically(path, content.getvalue())
+    save(figure, path, colours=32)
 
 
 def report(folder: Path) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
-from symmd_md.files import write_atomically
+from symmd_md.figures import save
 
 
 def draw(
@@ -23,13 +21,7 @@ def draw(
     _draw_times(times, by_atoms)
     _draw_parts(shares, parts)
     figure.suptitle(title, fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    # A palette keeps lines and text and makes the picture a third of its size.
-    picture = Image.open(buffer).convert("RGB").quantize(32)
-    content = io.BytesIO()
-    picture.save(content, format="png", optimize=True)
-    write_atomically(path, content.getvalue())
+    save(figure, path, colours=32)
 
 
 def _draw_times(panel: Axes, by_atoms: dict[int, list[tuple[int, float]]]) -> None:

@@ -13,7 +13,6 @@ everything a few steps long, to see that it works. ``--model`` takes another mod
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import os
@@ -30,7 +29,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import record
-from PIL import Image
 
 from symmd_md.demo import DemoSettings, run_demo
 from symmd_md.demo.command import conformer, shipped_model
@@ -44,7 +42,7 @@ from symmd_md.demo.lammps_run import (
 from symmd_md.demo.settings import PLUMED_INPUT, plumed_input
 from symmd_md.engines.plumed import plumed_kernel
 from symmd_md.errors import SymmdError
-from symmd_md.files import write_atomically
+from symmd_md.figures import save_with_palette
 from symmd_md.free_energy import Surface, compare, read_surface
 from symmd_md.free_energy.plots import draw_comparison
 from symmd_md.free_energy.report import SURFACE, with_error
@@ -100,7 +98,7 @@ def engines(model: Path, nanoseconds: float, output: Path, tiny: bool) -> tuple[
     comparison = compare(surfaces[0], surfaces[1], BELOW)
     draw_comparison(comparison, ("OpenMM", "LAMMPS"), output / "engines.png")
     if not tiny:
-        write_picture(output / "engines.png", IMAGES / "free_energy_engines.png")
+        save_with_palette(output / "engines.png", IMAGES / "free_energy_engines.png", colours=64)
     routes = {name: route for name, (route, _) in found.items()}
     columns = [f"{routes[name]} (kJ/mol)" for name in names]
     places = [{place["name"]: place["energy"] for place in places} for _, places in found.values()]
@@ -172,7 +170,7 @@ def demo(model: Path, output: Path, tiny: bool) -> tuple[str, list[dict[str, Any
             }
         )
     if not tiny:
-        write_picture(output / "surface.png", IMAGES / "free_energy.png")
+        save_with_palette(output / "surface.png", IMAGES / "free_energy.png", colours=64)
     title = (
         f"Alanine dipeptide in vacuum at {settings.temperature:g} K after {minutes:.1f} minutes: "
         f"{result.nanoseconds:.2f} ns at {result.nanoseconds_per_day:.0f} ns/day"
@@ -312,13 +310,6 @@ def xtb_seconds(steps: int) -> float:
     started = time.perf_counter()
     dynamics.run(steps)
     return (time.perf_counter() - started) / steps
-
-
-def write_picture(source: Path, target: Path) -> None:
-    """A palette keeps lines and text and makes the picture a third of its size."""
-    content = io.BytesIO()
-    Image.open(source).convert("RGB").quantize(64).save(content, format="png", optimize=True)
-    write_atomically(target, content.getvalue())
 
 
 if __name__ == "__main__":

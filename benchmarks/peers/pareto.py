@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
-from symmd_md.files import write_atomically
+from symmd_md.figures import save
 
 PUBLISHED = Path(__file__).resolve().parent / "published.json"
 TEST = "300K"
@@ -85,11 +83,5 @@ def draw(speed: list[dict[str, Any]], trained: list[dict[str, Any]], where: str,
     panel.grid(True, which="both", alpha=0.15)
     panel.legend(frameon=False, fontsize=8)
     panel.set_title(where, fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    # A palette keeps lines and text and makes the picture a third of its size.
-    picture = Image.open(buffer).convert("RGB").quantize(32)
-    content = io.BytesIO()
-    picture.save(content, format="png", optimize=True)
-    write_atomically(path, content.getvalue())
+    save(figure, path, colours=32)
     return path
